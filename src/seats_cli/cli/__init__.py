@@ -1,0 +1,1 @@
+"""The command line: parse, check, call, render, exit. One file per command."""

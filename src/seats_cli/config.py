@@ -1,0 +1,214 @@
+"""Options, frozen. User input is checked here, once; the rest of the house trusts it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from seats_cli.errors import UsageError
+
+AudioMode = Literal["auto", "on", "off"]
+KvCache = Literal["staged", "text"]
+ScoreWith = Literal["previous", "next"]
+ScoreNorm = Literal["none", "standard"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+Weights = Literal["auto", "random"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+DEFAULT_MODEL = "Qwen/Qwen2.5-Omni-7B"
+DEFAULT_TRRS = (0.35, 0.25, 0.15, 0.10)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def _keep_ratio(name: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and 0.0 < value <= 1.0):
+        raise UsageError(f"{name} is {value}; a token retention ratio lies in (0, 1]", "0.1 keeps a tenth")
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} is {value}; it must be greater than 0")
+
+
+def parse_seconds(text: str, name: str = "time") -> float:
+    """Read ``12.5``, ``1:02`` or ``1:02:03.5`` as seconds.
+
+    Args:
+        text: Seconds, ``mm:ss`` or ``hh:mm:ss``; the last part may have decimals.
+        name: The option, for the error.
+
+    Raises:
+        UsageError: The text is neither, or is negative, or has minutes or seconds of 60 and more.
+    """
+    parts = text.strip().split(":")
+    problem = UsageError(f"{name} is {text!r}; give seconds (12.5) or hh:mm:ss (0:01:02.5), not negative")
+    if not 1 <= len(parts) <= 3 or any(not part or part[0] in "+-" for part in parts):
+        raise problem
+    try:
+        values = [*(float(int(part)) for part in parts[:-1]), float(parts[-1])]
+    except ValueError:
+        raise problem from None
+    if not all(math.isfinite(v) and v >= 0 for v in values) or any(v >= 60 for v in values[1:]):
+        raise problem
+    return sum(v * 60.0**power for power, v in enumerate(reversed(values)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaOptions:
+    """What of a file is seen and heard.
+
+    Attributes:
+        fps: Frames sampled per second of clip time.
+        max_frames: At most this many frames; when it binds they are spread uniformly. Rounded down to even.
+        min_pixels: Least pixels per frame after resizing; None: 128 merged tokens per grid.
+        max_pixels: Most pixels per frame after resizing; None: 144 merged tokens per grid.
+        start_seconds: Begin of the part to use, from the start of the clip; None: the start.
+        end_seconds: End of the part to use; None: the end.
+        audio: ``auto``: heard when it can be; ``on``: a damaged track is an error; ``off``: not heard.
+        require_audio: No audible track is an error.
+    """
+
+    fps: float = 2.0
+    max_frames: int = 768
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    audio: AudioMode = "auto"
+    require_audio: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("--fps", self.fps)
+        if self.max_frames < 2:
+            raise UsageError(f"--max-frames is {self.max_frames}; two frames make one grid, so at least 2")
+        _positive("--min-pixels", self.min_pixels)
+        _positive("--max-pixels", self.max_pixels)
+        low, high = self.min_pixels, self.max_pixels
+        if low is not None and high is not None and low > high:
+            raise UsageError(f"--min-pixels {low} is more than --max-pixels {high}")
+        for name, value in (("--start", self.start_seconds), ("--end", self.end_seconds)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} is {value}; it must be 0 or more seconds")
+        if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
+            raise UsageError(f"--end {self.end_seconds:g} s is not after --start {self.start_seconds or 0.0:g} s")
+        _one_of("--audio", self.audio, get_args(AudioMode))
+        if self.require_audio and self.audio == "off":
+            raise UsageError("--require-audio contradicts --audio off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionOptions:
+    """Which tokens stay (METHOD: SEATS Sec. 4).
+
+    Attributes:
+        method: Name in ``selection.METHODS``.
+        trr: Token retention ratio R in (0, 1]: tokens KEPT, averaged over all layers.
+        video_trr: R_v, in place of the one that follows from ``trr``.
+        audio_trr: R_a, likewise. Both or neither.
+        scale: lambda, the Stage I ratio over R.
+        temperature: Of the window softmax in Stage II; None: the model's published one.
+        score_with: Whose projections score the states: those of the layer they left, or of the next.
+        score_norm: ``standard`` shifts and scales the windows' mean scores to mean 0, deviation 1.
+        kv_cache: ``staged`` keeps what each layer processed; ``text`` cuts every layer to text.
+        drop_before_layer: b1 < b2 < b3 < b4, 0-based; None: the model's published ones, or by depth.
+    """
+
+    method: str = "seats"
+    trr: float = 0.1
+    video_trr: float | None = None
+    audio_trr: float | None = None
+    scale: float = 1.4
+    temperature: float | None = None
+    score_with: ScoreWith = "previous"
+    score_norm: ScoreNorm = "none"
+    kv_cache: KvCache = "staged"
+    drop_before_layer: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _keep_ratio("--trr", self.trr)
+        _keep_ratio("--video-trr", self.video_trr)
+        _keep_ratio("--audio-trr", self.audio_trr)
+        if (self.video_trr is None) != (self.audio_trr is None):
+            raise UsageError("--video-trr and --audio-trr go together", "give both, or --trr alone")
+        if not (math.isfinite(self.scale) and self.scale >= 1.0):
+            raise UsageError(f"--scale is {self.scale}; Stage I keeps at least the average, so 1 or more")
+        _positive("--window-temperature", self.temperature)
+        _one_of("--score-with", self.score_with, get_args(ScoreWith))
+        _one_of("--score-norm", self.score_norm, get_args(ScoreNorm))
+        _one_of("--kv-cache", self.kv_cache, get_args(KvCache))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationOptions:
+    """How the answer is written.
+
+    Attributes:
+        max_new_tokens: Most tokens in the answer.
+        temperature: 0 is greedy.
+        top_p: Nucleus; only with a temperature.
+        seed: Of the sampler; None: not fixed.
+        system: System prompt; None: the chat template's own.
+        choices: Labels to choose from; when given, the answer is the likeliest by first-token logits.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    system: str | None = None
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UsageError(f"--max-new-tokens is {self.max_new_tokens}; it must be at least 1")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UsageError(f"--temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"--top-p is {self.top_p}; it lies in (0, 1]")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed is {self.seed}; it must be 0 or more and below 2**63")
+        if self.choices and len(self.choices) < 2:
+            raise UsageError("--choices needs at least two labels, separated by commas")
+        if len(set(self.choices)) != len(self.choices):
+            raise UsageError(f"--choices has a label twice: {', '.join(self.choices)}")
+        if any(not choice.strip() for choice in self.choices):
+            raise UsageError("--choices has an empty label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model, and how it is held.
+
+    Attributes:
+        model: Hugging Face Hub id or a folder.
+        revision: Branch, tag or commit of a Hub id.
+        dtype: ``auto``: bfloat16 on a GPU, float32 on the CPU.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        device_map: Passed to accelerate (``auto``, ``balanced``, ...); None: one device.
+        attn: Attention kernel; ``auto`` takes the best that imports.
+        offline: Never reach for the network.
+        weights: ``random`` builds a named architecture with no download.
+    """
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    attn: Attention = "auto"
+    offline: bool = False
+    weights: Weights = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise UsageError("--model is empty", f"give a Hub id such as {DEFAULT_MODEL}, or a folder")
+        _one_of("--dtype", self.dtype, get_args(Dtype))
+        _one_of("--attn", self.attn, get_args(Attention))
+        _one_of("--weights", self.weights, get_args(Weights))
+        if self.device_map is not None and self.device != "auto":
+            raise UsageError(f"--device {self.device} contradicts --device-map {self.device_map}")

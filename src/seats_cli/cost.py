@@ -1,0 +1,347 @@
+"""Geometry and tokens per layer -> multiply-adds, FLOPs, bytes. Pure integers.
+
+Two conventions, and every figure names its own:
+
+* *paper*: one multiply-add is 1 FLOP, the language model alone, ``lm_head`` on every token left.
+* *executed*: a multiply-add is 2, ``lm_head`` on one position; what torch's ``FlopCounterMode`` counts.
+
+Both take causal attention as the full square.
+
+Only matrix products and convolutions count: norms, softmax and activations do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TextGeometry:
+    """The decoder.
+
+    Attributes:
+        n_layers: Decoder layers, L.
+        hidden: Width of the residual stream, D.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads.
+        head_dim: Width of one head.
+        intermediate: Width of the gated MLP, I; not used when there are experts.
+        vocab: Rows of the embedding table, V.
+        n_experts: Routed experts per layer; 0: a dense MLP.
+        n_active_experts: Experts each token visits.
+        moe_intermediate: Width of one expert.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        qk_norm: Whether queries and keys pass a norm per head.
+        tied_embeddings: Whether ``lm_head`` is the embedding table.
+    """
+
+    n_layers: int
+    hidden: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    n_experts: int = 0
+    n_active_experts: int = 0
+    moe_intermediate: int = 0
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    tied_embeddings: bool = False
+
+    @property
+    def q_width(self) -> int:
+        """Width of all query heads together."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Width of all key heads together; the values have the same."""
+        return self.n_kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class VisionGeometry:
+    """The vision encoder: windowed attention in most layers, whole grids in some.
+
+    Attributes:
+        depth: Layers.
+        hidden: Width of the residual stream, and of all heads together.
+        n_heads: Attention heads.
+        intermediate: Width of the gated MLP.
+        patch_size: Side of a patch, pixels.
+        temporal_patch_size: Frames in a patch.
+        merge_size: Patches along one side of a token.
+        in_channels: Colour channels.
+        out_hidden: Width of a token handed to the decoder.
+        full_attention_layers: Layers that attend the whole grid, 0-based.
+        window_pixels: Side of an attention window, pixels; 0: every layer attends the whole grid.
+    """
+
+    depth: int
+    hidden: int
+    n_heads: int
+    intermediate: int
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    in_channels: int
+    out_hidden: int
+    full_attention_layers: tuple[int, ...]
+    window_pixels: int = 112
+
+    @property
+    def window_patches(self) -> int:
+        """Side of an attention window in patches; a window holds whole tokens. 0: the whole grid."""
+        return self.window_pixels // self.merge_size // self.patch_size * self.merge_size
+
+
+@dataclass(frozen=True, slots=True)
+class AudioGeometry:
+    """The audio encoder: two convolutions, then layers that attend within a chunk.
+
+    Attributes:
+        n_layers: Layers.
+        d_model: Width of the residual stream, and of all heads together.
+        n_heads: Attention heads.
+        ffn: Width of the MLP.
+        n_mel_bins: Mel bins of a frame.
+        output_dim: Width of a token handed to the decoder.
+        chunk_mel_frames: Mel frames (10 ms each) in a chunk.
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    ffn: int
+    n_mel_bins: int
+    output_dim: int
+    chunk_mel_frames: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGeometry:
+    """One thinker: decoder and both encoders."""
+
+    name: str
+    text: TextGeometry
+    vision: VisionGeometry
+    audio: AudioGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """The same work without and with dropped tokens, in one convention."""
+
+    full: int
+    pruned: int
+
+    @property
+    def reduction(self) -> float | None:
+        """How many times less; None when nothing is left to divide by."""
+        return self.full / self.pruned if self.pruned else None
+
+
+def _check_layers(text: TextGeometry, tokens_per_layer: Sequence[int]) -> None:
+    if len(tokens_per_layer) != text.n_layers:
+        raise ValueError(f"{len(tokens_per_layer)} token counts for {text.n_layers} layers")
+
+
+def _mlp_macs(text: TextGeometry) -> int:
+    """Multiply-adds of one token in the MLP; with experts: the active ones and the router."""
+    if text.n_experts:
+        return text.n_active_experts * 3 * text.hidden * text.moe_intermediate + text.hidden * text.n_experts
+    return 3 * text.hidden * text.intermediate
+
+
+def paper_layer_flops(text: TextGeometry, n_tokens: int) -> int:
+    """One decoder layer, paper convention.
+
+    ``S*D*(2D + 2D_kv) + 2*S^2*D + 3*S*D*I``, with the heads' real width for ``D`` inside the attention.
+
+    Args:
+        text: The decoder.
+        n_tokens: S, the tokens this layer processes.
+    """
+    projections = n_tokens * text.hidden * (2 * text.q_width + 2 * text.kv_width)
+    attention = 2 * n_tokens**2 * text.q_width
+    return projections + attention + n_tokens * _mlp_macs(text)
+
+
+def paper_prefill_flops(text: TextGeometry, tokens_per_layer: Sequence[int]) -> int:
+    """The decoder's prefill, paper convention: all layers, and ``lm_head`` on every token left.
+
+    Args:
+        text: The decoder.
+        tokens_per_layer: Tokens each layer processes, one count per layer.
+
+    Raises:
+        ValueError: There is not one count per layer.
+    """
+    _check_layers(text, tokens_per_layer)
+    layers = sum(paper_layer_flops(text, n) for n in tokens_per_layer)
+    return layers + tokens_per_layer[-1] * text.hidden * text.vocab
+
+
+def prefill_flops(text: TextGeometry, tokens_per_layer: Sequence[int]) -> int:
+    """The decoder's prefill as executed: all layers, and ``lm_head`` on the last position alone.
+
+    Not in it: the selection's own work (``relevance_flops``), and rotary angles: transformers
+    5.17 makes them with a matrix product that FlopCounterMode counts.
+
+    Args:
+        text: The decoder.
+        tokens_per_layer: Tokens each layer processes, one count per layer.
+
+    Raises:
+        ValueError: There is not one count per layer.
+    """
+    _check_layers(text, tokens_per_layer)
+    layers = sum(paper_layer_flops(text, n) for n in tokens_per_layer)
+    return 2 * (layers + text.hidden * text.vocab)
+
+
+def _sum_of_squares(length: int, side: int) -> int:
+    """Cut ``length`` into pieces of ``side``, the last one ragged; the sum of the pieces' squares."""
+    whole, rest = divmod(length, side)
+    return whole * side**2 + rest**2
+
+
+def vision_flops(vision: VisionGeometry, grid_hw: tuple[int, int], n_grids: int) -> int:
+    """The vision encoder as executed: patches to merged tokens.
+
+    Windows are cut from the grid's upper left corner; those at the right and lower edge hold what remains.
+
+    Args:
+        vision: The encoder.
+        grid_hw: Patch rows and columns of a grid, multiples of the merge size.
+        n_grids: Grids (frame pairs) encoded. Grids never attend each other, so batching does not matter.
+
+    Raises:
+        ValueError: The grid does not divide into whole tokens, or a window is smaller than a token.
+    """
+    rows, columns = grid_hw
+    if rows % vision.merge_size or columns % vision.merge_size:
+        raise ValueError(f"a grid of {rows}x{columns} patches has no whole {vision.merge_size}-patch tokens")
+    if vision.window_pixels and not vision.window_patches:
+        raise ValueError(f"a window of {vision.window_pixels} pixels is smaller than a token")
+    patches, width = rows * columns, vision.hidden
+    side = vision.window_patches or max(rows, columns, 1)
+    windowed = _sum_of_squares(rows, side) * _sum_of_squares(columns, side)
+    n_full = sum(layer < vision.depth for layer in set(vision.full_attention_layers))
+    pairs = n_full * patches**2 + (vision.depth - n_full) * windowed
+    patch_values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    block = 4 * width**2 + 3 * width * vision.intermediate
+    merged_width = vision.merge_size**2 * width
+    merger = patches // vision.merge_size**2 * merged_width * (merged_width + vision.out_hidden)
+    return 2 * n_grids * (patches * (patch_values * width + vision.depth * block) + 2 * pairs * width + merger)
+
+
+def _audio_call_macs(audio: AudioGeometry, n_frames: int) -> int:
+    """Multiply-adds of one encoder call on ``n_frames`` mel frames of one clip."""
+    if not n_frames:
+        return 0
+    whole, rest = divmod(n_frames, audio.chunk_mel_frames)
+    chunks = [audio.chunk_mel_frames] * whole + [rest] * (rest > 0)
+    halved = [(length - 1) // 2 + 1 for length in chunks]  # the second convolution has stride 2
+    width = audio.d_model
+    first = len(chunks) * chunks[0] * 3 * audio.n_mel_bins * width
+    second = len(chunks) * halved[0] * 3 * width**2
+    layer = sum(halved) * (4 * width**2 + 2 * width * audio.ffn) + 2 * sum(n**2 for n in halved) * width
+    return first + second + audio.n_layers * layer + sum(halved) // 2 * width * audio.output_dim
+
+
+def audio_flops(audio: AudioGeometry, mel_frames: Sequence[int]) -> int:
+    """The audio encoder as executed: mel frames to pooled tokens.
+
+    A call cuts its frames into chunks and pads them to its longest, so the convolutions run on padded chunks;
+    the layers see real frames only.
+
+    Args:
+        audio: The encoder.
+        mel_frames: Mel frames of each encoder call, one clip (or piece of one) per call.
+    """
+    return 2 * sum(_audio_call_macs(audio, n) for n in mel_frames)
+
+
+def saliency_flops(n_positions: int, padded_window: int, n_windows: int, width: int) -> int:
+    """Stage I's attention received at an encoder's last layer, as executed (SEATS Sec. 4.1).
+
+    Queries and keys of all positions, then one product per window. Windows batched in one product are padded
+    to the longest of them.
+
+    Args:
+        n_positions: Patches, or audio frames before pooling.
+        padded_window: Positions of a window, padding included.
+        n_windows: Windows.
+        width: Width of the encoder, all heads together.
+    """
+    return 2 * (2 * n_positions * width**2 + n_windows * padded_window**2 * width)
+
+
+def diversity_flops(n_windows_padded: int, padded_window: int, dim: int) -> int:
+    """Stage I's pairwise cosines, as executed (SEATS Sec. 4.1).
+
+    Args:
+        n_windows_padded: Windows computed, padding windows included.
+        padded_window: Tokens of a window, padding included.
+        dim: Width of a token's feature.
+    """
+    return 2 * n_windows_padded * padded_window**2 * dim
+
+
+def relevance_flops(text: TextGeometry, n_tokens: int) -> int:
+    """One scoring of Stage II, as executed (SEATS Sec. 4.2.2): all keys, one query, one row of attention.
+
+    Args:
+        text: The decoder.
+        n_tokens: Tokens scored, text included.
+    """
+    keys = n_tokens * text.hidden * text.kv_width
+    return 2 * (keys + text.hidden * text.q_width + n_tokens * text.q_width)
+
+
+def _text_parameters(text: TextGeometry) -> int:
+    width = text.hidden
+    attention = width * (2 * text.q_width + 2 * text.kv_width)
+    attention += (text.q_width + 2 * text.kv_width) * text.qkv_bias + 2 * text.head_dim * text.qk_norm
+    experts = text.n_experts * (width + 3 * width * text.moe_intermediate)
+    mlp = experts or 3 * width * text.intermediate
+    tables = 1 if text.tied_embeddings else 2
+    return text.n_layers * (attention + mlp + 2 * width) + width + tables * width * text.vocab
+
+
+def _vision_parameters(vision: VisionGeometry) -> int:
+    width, inner = vision.hidden, vision.intermediate
+    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * width
+    block = 4 * (width**2 + width) + 3 * width * inner + 2 * inner + width + 2 * width
+    merged = vision.merge_size**2 * width
+    merger = width + merged**2 + merged + merged * vision.out_hidden + vision.out_hidden
+    return patch + vision.depth * block + merger
+
+
+def _audio_parameters(audio: AudioGeometry) -> int:
+    width = audio.d_model
+    convolutions = 3 * audio.n_mel_bins * width + width + 3 * width**2 + width
+    # The key projection alone has no bias; each of the two norms has weight and bias.
+    layer = 4 * width**2 + 3 * width + 2 * width * audio.ffn + audio.ffn + width + 4 * width
+    head = 2 * width + width * audio.output_dim + audio.output_dim
+    return convolutions + audio.n_layers * layer + head + 2 * audio.output_dim  # two marker embeddings
+
+
+def n_parameters(geometry: ModelGeometry) -> int:
+    """Parameters of the thinker, biases and norms included; the encoders are Qwen2.5-Omni's."""
+    encoders = _vision_parameters(geometry.vision) + _audio_parameters(geometry.audio)
+    return _text_parameters(geometry.text) + encoders
+
+
+def weight_bytes(geometry: ModelGeometry, bytes_per_value: int) -> int:
+    """Memory of the thinker's weights, bytes."""
+    return n_parameters(geometry) * bytes_per_value
+
+
+def kv_cache_bytes(text: TextGeometry, tokens_per_layer: Sequence[int], bytes_per_value: int) -> int:
+    """Memory of keys and values when each layer keeps the tokens it processed, bytes; ValueError as above."""
+    _check_layers(text, tokens_per_layer)
+    return sum(tokens_per_layer) * 2 * text.kv_width * bytes_per_value

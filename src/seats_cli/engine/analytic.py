@@ -1,0 +1,237 @@
+"""What a prefill costs, by arithmetic alone: no weights, no torch, instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seats_cli import __version__, cost
+from seats_cli.config import SelectionOptions
+from seats_cli.engine.prepare import ClipShape, lay_out
+from seats_cli.layout import Layout, Modality
+from seats_cli.models.base import ModelSpec, OmniModel
+from seats_cli.report import (
+    FlopsInfo,
+    LayerTokens,
+    MediaInfo,
+    ModelInfo,
+    ProfileReport,
+    ScheduleInfo,
+    Seconds,
+    SelectionInfo,
+    SettingReport,
+    Speedup,
+    StageOne,
+    TokenCounts,
+    Versions,
+    Workload,
+)
+from seats_cli.selection.schedule import TokenPlan, make_plan
+
+FULL = SelectionOptions(method="full", trr=1.0)
+
+
+def label_of(options: SelectionOptions) -> str:
+    """``full``, ``seats R=0.1``, ``seats R_v=0.06 R_a=0.35``."""
+    if options.method == "full":
+        return "full"
+    if options.video_trr is not None:
+        return f"{options.method} R_v={options.video_trr:g} R_a={options.audio_trr:g}"
+    return f"{options.method} R={options.trr:g}"
+
+
+def synthetic_prompt(spec: ModelSpec, n_text: int, shape: ClipShape) -> tuple[list[int], list[int]]:
+    """Harmless ids around a clip, ``n_text`` of them once the layout has added its markers."""
+    layout = spec.layout
+    opens, closes = (
+        (layout.video_bos_id, layout.video_eos_id) if shape.video else (layout.audio_bos_id, layout.audio_eos_id)
+    )
+    markers = 4 if shape.video and shape.n_audio_tokens else 2
+    words = max(n_text - markers, 1)
+    before = words // 4
+    return [*range(1, before + 1), opens], [closes, *range(1, words - before + 1)]
+
+
+def plan_of(spec: ModelSpec, layout: Layout, options: SelectionOptions) -> TokenPlan:
+    """Who stays in this layout; everyone with the method ``full``.
+
+    Raises:
+        UsageError: The ratios or the boundaries are infeasible.
+    """
+    return make_plan(
+        FULL if options.method == "full" else options,
+        spec.preset,
+        spec.geometry.text.n_layers,
+        layout.window_sizes[Modality.VIDEO],
+        layout.window_sizes[Modality.AUDIO],
+    )
+
+
+def encoder_flops(spec: ModelSpec, shape: ClipShape) -> int:
+    """Executed by both encoders on a whole clip."""
+    geometry, total = spec.geometry, 0
+    if shape.video is not None:
+        merge = geometry.vision.merge_size
+        patches = (shape.video.rows * merge, shape.video.columns * merge)
+        total += cost.vision_flops(geometry.vision, patches, shape.video.n_grids)
+    if shape.n_mel_frames:
+        total += cost.audio_flops(geometry.audio, [shape.n_mel_frames])
+    return total
+
+
+def selection_flops(spec: ModelSpec, layout: Layout, plan: TokenPlan) -> int:
+    """Executed by SEATS itself: saliency, distances and scores. None when nothing is dropped."""
+    if not plan.drop_before_layer:
+        return 0
+    geometry = spec.geometry
+    total = 0
+    for modality, keeps, per_token, width in (
+        (Modality.VIDEO, plan.stage_one_video, geometry.vision.merge_size**2, geometry.vision.hidden),
+        (Modality.AUDIO, plan.stage_one_audio, 2, geometry.audio.d_model),
+    ):
+        sizes = [size for size in layout.window_sizes[modality] if size]
+        if not sizes:
+            continue
+        total += cost.saliency_flops(sum(sizes) * per_token, max(sizes) * per_token, len(sizes), width)
+        pruned = [s for s, k in zip(layout.window_sizes[modality], keeps, strict=True) if 0 < k < s]
+        if pruned:
+            total += cost.diversity_flops(len(pruned), max(pruned), geometry.text.hidden)
+    n_text = layout.count(Modality.TEXT)
+    scored = [n_text + sum(stage) for stage in plan.stage_totals[:-1]]
+    return total + sum(cost.relevance_flops(geometry.text, n) for n in scored)
+
+
+def flops_of(spec: ModelSpec, n_full: int, kept: Sequence[int], encoders: int, selection: int) -> FlopsInfo:
+    """Cost of a prefill beside that of a full one, in both conventions.
+
+    Args:
+        spec: Of the model.
+        n_full: Tokens of the unpruned sequence.
+        kept: Tokens per layer.
+        encoders: FLOPs executed by the encoders.
+        selection: FLOPs executed by the selection.
+    """
+    text = spec.geometry.text
+    whole = [n_full] * text.n_layers
+    return FlopsInfo(
+        paper=cost.Flops(cost.paper_prefill_flops(text, whole), cost.paper_prefill_flops(text, kept)),
+        executed=cost.Flops(cost.prefill_flops(text, whole), cost.prefill_flops(text, kept) + selection),
+        encoders_executed=encoders,
+        selection_executed=selection,
+    )
+
+
+def token_counts(layout: Layout, per_layer: Sequence[tuple[int, int, int]]) -> TokenCounts:
+    """Tokens in, and what each layer processes."""
+    return TokenCounts(
+        text=layout.count(Modality.TEXT),
+        video=layout.count(Modality.VIDEO),
+        audio=layout.count(Modality.AUDIO),
+        per_layer=tuple(LayerTokens(layer=i, text=t, video=v, audio=a) for i, (t, v, a) in enumerate(per_layer)),
+    )
+
+
+def selection_info(plan: TokenPlan, tokens: TokenCounts, options: SelectionOptions) -> SelectionInfo:
+    """What was asked for, and what came of it."""
+    into_llm = tokens.per_layer[0]
+    return SelectionInfo(
+        method=options.method,
+        trr=None if options.video_trr is not None else 1.0 if options.method == "full" else options.trr,
+        video_trr=plan.video_trr if plan.n_video else None,
+        audio_trr=plan.audio_trr if plan.n_audio else None,
+        achieved_trr=tokens.achieved_trr,
+        drop_before_layer=tuple(plan.drop_before_layer),
+        kv_cache=options.kv_cache,
+        stage_one=StageOne(video=into_llm.video, audio=into_llm.audio),
+    )
+
+
+def workload_of(shape: ClipShape, layout: Layout, source: str, frames: int, seconds: float) -> Workload:
+    """What is prefilled."""
+    return Workload(
+        source=source,
+        frames=frames,
+        seconds=seconds,
+        grids=shape.video.n_grids if shape.video else 0,
+        tokens_per_grid=shape.video.tokens_per_grid if shape.video else 0,
+        text_tokens=layout.count(Modality.TEXT),
+        video_tokens=layout.count(Modality.VIDEO),
+        audio_tokens=layout.count(Modality.AUDIO),
+    )
+
+
+def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> ScheduleInfo:
+    """The schedule that the settings share."""
+    chosen = next((o for o in options if o.method != "full"), FULL)
+    return ScheduleInfo(
+        layers=spec.geometry.text.n_layers,
+        drop_before_layer=tuple(chosen.drop_before_layer or spec.preset.drop_before_layer),
+        scale=chosen.scale,
+        temperature=chosen.temperature or spec.preset.temperature,
+    )
+
+
+def _setting(spec: ModelSpec, shape: ClipShape, layout: Layout, options: SelectionOptions) -> SettingReport:
+    plan = plan_of(spec, layout, options)
+    tokens = token_counts(layout, plan.tokens_per_layer(layout.count(Modality.TEXT)))
+    kept = [layer.total for layer in tokens.per_layer]
+    return SettingReport(
+        label=label_of(options),
+        selection=selection_info(plan, tokens, options),
+        tokens=tokens,
+        flops=flops_of(
+            spec, layout.n_tokens, kept, encoder_flops(spec, shape), selection_flops(spec, layout, plan)
+        ),
+        seconds=Seconds(),
+        spread={},
+        memory_bytes=None,
+        speedup=Speedup(),
+    )
+
+
+def analytic_profile(
+    family: type[OmniModel],
+    spec: ModelSpec,
+    shape: ClipShape,
+    settings: Sequence[SelectionOptions],
+    *,
+    n_text: int,
+    workload: tuple[str, int, float],
+    media: MediaInfo | None = None,
+    warnings: Sequence[str] = (),
+) -> ProfileReport:
+    """Tokens and FLOPs of every setting, nothing run.
+
+    Args:
+        family: Of the model.
+        spec: Of the model.
+        shape: The clip in tokens.
+        settings: To compare; the full run is put first.
+        n_text: Text tokens, markers included.
+        workload: Source (``clip`` or ``synthetic``), frames, seconds.
+        media: The clip, where there is one.
+        warnings: Collected so far.
+
+    Raises:
+        UsageError: A ratio or the boundaries are infeasible.
+    """
+    layout = lay_out(shape, synthetic_prompt(spec, n_text, shape), spec)
+    every = [FULL, *(o for o in settings if o.method != "full")]
+    return ProfileReport(
+        model=ModelInfo(
+            id=spec.geometry.name,
+            revision=None,
+            weights="none",
+            dtype="none",
+            device="none",
+            attention="none",
+        ),
+        media=media,
+        workload=workload_of(shape, layout, *workload),
+        schedule=schedule_of(spec, settings),
+        runs=0,
+        warmup=0,
+        note=f"computed from the dimensions of {spec.geometry.name} ({family.model_type}); nothing was run",
+        settings_measured=tuple(_setting(spec, shape, layout, options) for options in every),
+        versions=Versions(seats=__version__, torch=None, transformers=None),
+        warnings=tuple(warnings),
+    )

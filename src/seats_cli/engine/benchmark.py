@@ -1,0 +1,275 @@
+"""Prefill measured: every setting on the same clip, in turn, stage by stage (SEATS Sec. 5.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seats_cli import cost
+from seats_cli.config import MediaOptions, SelectionOptions
+from seats_cli.engine.analytic import (
+    FULL,
+    encoder_flops,
+    flops_of,
+    label_of,
+    plan_of,
+    schedule_of,
+    selection_info,
+    synthetic_prompt,
+    token_counts,
+    workload_of,
+)
+from seats_cli.engine.encode import log_mel_of, patches_of
+from seats_cli.engine.pipeline import (
+    Prepared,
+    flops_info,
+    media_info,
+    model_info,
+    read_prompt,
+    versions,
+)
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out
+from seats_cli.layout import Layout, Modality
+from seats_cli.media.types import Clip
+from seats_cli.models.loading import LoadedModel
+from seats_cli.report import (
+    FlopsInfo,
+    ProfileReport,
+    Seconds,
+    SelectionInfo,
+    SettingReport,
+    Speedup,
+    Spread,
+    TokenCounts,
+)
+from seats_cli.timing import PeakMemory, Samples, Stopwatch, alternate, by_stage, synchronize
+
+STAGES = ("decode", "encode", "select", "prefill", "first_token")
+STOCK = "stock transformers"
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """One clip, laid out, that every variant is measured on."""
+
+    loaded: LoadedModel
+    make_clip: Callable[[], Clip]
+    media: MediaOptions
+    layout: Layout
+    shape: ClipShape
+
+
+@dataclass(frozen=True, slots=True)
+class _Lap:
+    """One run of one variant."""
+
+    seconds: dict[str, float]
+    n_bytes: int | None
+    selection: SelectionInfo
+    tokens: TokenCounts
+    flops: FlopsInfo
+
+
+def make_workbench(
+    loaded: LoadedModel, make_clip: Callable[[], Clip], media: MediaOptions, n_text: int
+) -> Workbench:
+    """Lay the clip out between ``n_text`` text tokens.
+
+    Raises:
+        SeatsError: The clip cannot be read, or there is nothing in it.
+    """
+    clip, model = make_clip(), loaded.model
+    shape = clip_shape(clip, len(clip.waveform()), type(model), model.spec, media)
+    layout = lay_out(shape, synthetic_prompt(model.spec, n_text, shape), model.spec)
+    return Workbench(loaded, make_clip, media, layout, shape)
+
+
+@torch.inference_mode()
+def _seats_lap(bench: Workbench, options: SelectionOptions) -> _Lap:
+    loaded, device = bench.loaded, bench.loaded.model.device
+    plan = plan_of(loaded.model.spec, bench.layout, options)
+    watch = Stopwatch(device)
+    with PeakMemory(device) as peak:
+        synchronize(device)
+        began = time.perf_counter()
+        with watch("decode"):
+            clip = bench.make_clip()
+            waveform = clip.waveform()
+        prepared = Prepared(clip, waveform, bench.shape, bench.layout, plan)
+        prompted = read_prompt(loaded, prepared, options, watch)
+        prompted.prefill.logits.argmax().item()
+        first_token = time.perf_counter() - began
+    tokens = token_counts(bench.layout, prompted.prefill.counts)
+    return _Lap(
+        seconds={**watch.seconds, "first_token": first_token},
+        n_bytes=peak.n_bytes,
+        selection=selection_info(plan, tokens, options),
+        tokens=tokens,
+        flops=flops_info(loaded, bench.layout, prompted),
+    )
+
+
+@contextmanager
+def _timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
+    """Count the time inside the encoders as ``encode`` while the context lasts."""
+    running: list[Any] = []
+
+    def begin(*_: Any) -> None:
+        running.append(watch("encode"))
+        running[-1].__enter__()
+
+    def end(*_: Any) -> None:
+        running.pop().__exit__(None, None, None)
+
+    handles = []
+    try:
+        for tower in model.towers:
+            handles.append(tower.register_forward_pre_hook(begin))
+            handles.append(tower.register_forward_hook(end))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def _stock_lap(bench: Workbench) -> _Lap:
+    """Transformers' own forward on the same patches, log-mel and ids: every token, its own positions and head."""
+    model = bench.loaded.model
+    watch, device = Stopwatch(model.device), model.device
+    with PeakMemory(device) as peak:
+        synchronize(device)
+        began = time.perf_counter()
+        with watch("decode"):
+            clip = bench.make_clip()
+            patches, mel = _whole(bench, clip)
+        inputs = model.stock_inputs(torch.from_numpy(bench.layout.ids).to(device), patches, mel, bench.shape.video)
+        with _timed_towers(model, watch), watch("whole"):
+            out = model.thinker(**inputs)
+        out.logits[0, -1].argmax().item()
+        first_token = time.perf_counter() - began
+    seconds = dict(watch.seconds)
+    seconds["prefill"] = seconds.pop("whole") - seconds.get("encode", 0.0)
+    plan = plan_of(model.spec, bench.layout, FULL)
+    n_layers = model.spec.geometry.text.n_layers
+    tokens = token_counts(bench.layout, plan.tokens_per_layer(bench.layout.count(Modality.TEXT)))
+    return _Lap(
+        seconds={**seconds, "select": 0.0, "first_token": first_token},
+        n_bytes=peak.n_bytes,
+        selection=selection_info(plan, tokens, FULL),
+        tokens=tokens,
+        flops=_stock_flops(bench, n_layers),
+    )
+
+
+def _whole(bench: Workbench, clip: Clip) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """All patches and the whole log-mel at once, as the stock processor gives them."""
+    model, shape = bench.loaded.model, bench.shape
+    patches = mel = None
+    if shape.video is not None and shape.frame_size is not None:
+        images: list[npt.NDArray[np.uint8]] = [frame.image for frame in clip.frames()]
+        patches = patches_of(model, images, shape.frame_size)
+    if shape.n_audio_tokens:
+        mel = log_mel_of(model, clip.waveform())
+    return patches, mel
+
+
+def _stock_flops(bench: Workbench, n_layers: int) -> FlopsInfo:
+    """As a full run, but with the head on every position."""
+    spec, n = bench.loaded.model.spec, bench.layout.n_tokens
+    whole = [n] * n_layers
+    info = flops_of(spec, n, whole, encoder_flops(spec, bench.shape), 0)
+    text = spec.geometry.text
+    head = 2 * text.hidden * text.vocab * (n - 1)
+    return FlopsInfo(
+        paper=info.paper,
+        executed=cost.Flops(info.executed.full, info.executed.pruned + head),
+        encoders_executed=info.encoders_executed,
+        selection_executed=0,
+    )
+
+
+def _summary(label: str, laps: Sequence[_Lap], full: Seconds | None) -> SettingReport:
+    samples: dict[str, Samples] = by_stage([lap.seconds for lap in laps])
+    medians = {stage: samples[stage].median if stage in samples else 0.0 for stage in STAGES}
+    seconds = Seconds(**medians)
+    peaks = [lap.n_bytes for lap in laps if lap.n_bytes is not None]
+    return SettingReport(
+        label=label,
+        selection=laps[0].selection,
+        tokens=laps[0].tokens,
+        flops=laps[0].flops,
+        seconds=seconds,
+        spread={stage: Spread(s.minimum, s.maximum, s.iqr) for stage, s in samples.items() if stage in STAGES},
+        memory_bytes=max(peaks, default=None),
+        speedup=Speedup.between(full or seconds, seconds),
+    )
+
+
+def measured_profile(
+    bench: Workbench,
+    settings: Sequence[SelectionOptions],
+    *,
+    runs: int,
+    warmup: int,
+    stock: bool,
+    source: str,
+    note: str,
+    on_round: Callable[[str], None] | None = None,
+) -> ProfileReport:
+    """Measure the full run and every setting, alternating, after warm-up.
+
+    Args:
+        bench: The clip and the model.
+        settings: To compare with the full run.
+        runs: Rounds that count.
+        warmup: Rounds before them.
+        stock: Measure transformers' own forward too.
+        source: ``clip`` or ``synthetic``.
+        note: What ran instead of what was asked for, and why; may be empty.
+        on_round: Called with a variant's label before each run.
+
+    Raises:
+        SeatsError: A ratio is infeasible, the clip cannot be read, or memory ran out.
+    """
+    every = {label_of(o): o for o in (FULL, *settings)}
+
+    def lap(label: str, make: Callable[[], _Lap]) -> Callable[[], _Lap]:
+        def call() -> _Lap:
+            if on_round is not None:
+                on_round(label)
+            return make()
+
+        return call
+
+    variants = {label: lap(label, lambda o=o: _seats_lap(bench, o)) for label, o in every.items()}  # type: ignore[misc]
+    if stock:
+        variants[STOCK] = lap(STOCK, lambda: _stock_lap(bench))
+    laps = alternate(variants, runs, warmup)
+    full = _summary("full", laps["full"], None)
+    clip = bench.make_clip()
+    plan = plan_of(bench.loaded.model.spec, bench.layout, FULL)
+    media = media_info(Prepared(clip, np.zeros(0, np.float32), bench.shape, bench.layout, plan))
+    frames, seconds = media.frames, max(media.seconds_video, media.seconds_audio)
+    return ProfileReport(
+        model=model_info(bench.loaded),
+        media=media if source == "clip" else None,
+        workload=workload_of(bench.shape, bench.layout, source, frames, seconds),
+        schedule=schedule_of(bench.loaded.model.spec, settings),
+        runs=runs,
+        warmup=warmup,
+        note=note,
+        settings_measured=(
+            full,
+            *(_summary(label, laps[label], full.seconds) for label in variants if label != "full"),
+        ),
+        versions=versions(),
+        warnings=tuple(clip.warnings),
+    )

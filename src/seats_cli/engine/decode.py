@@ -1,0 +1,190 @@
+"""Answer tokens, one at a time, over the ragged cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seats_cli.config import GenerationOptions
+from seats_cli.engine.cache import RaggedCache
+from seats_cli.engine.prefill import layer_device
+from seats_cli.models.base import OmniModel
+
+UNFINISHED = "\ufffd"
+"""What a tokenizer shows for half of a character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An answer.
+
+    Attributes:
+        token_ids: Without the stop token.
+        finish_reason: ``stop``, ``length`` or ``interrupted``.
+    """
+
+    token_ids: list[int]
+    finish_reason: str
+
+
+class TextStream:
+    """Turns ids into text as they come; holds back half of a character until its other half is there.
+
+    Args:
+        tokenizer: Of transformers.
+        write: Called with each new piece of text; None: only collects.
+    """
+
+    def __init__(self, tokenizer: Any, write: Callable[[str], None] | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._write = write
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def push(self, token_id: int) -> None:
+        """Add one token."""
+        self._ids.append(token_id)
+        self._advance(self._decode().rstrip(UNFINISHED))
+
+    def close(self) -> str:
+        """Show what was held back; the whole text."""
+        self._advance(self._decode())
+        return self._shown
+
+    def _decode(self) -> str:
+        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _advance(self, text: str) -> None:
+        if not text.startswith(self._shown):  # never take back what a user has read
+            return
+        piece = text[len(self._shown) :]
+        self._shown = text
+        if piece and self._write is not None:
+            self._write(piece)
+
+
+class Sampler:
+    """Chooses the next token: the likeliest, or drawn after transformers' own warpers.
+
+    Args:
+        options: ``temperature`` 0 is greedy; ``top_p`` and ``seed`` only matter otherwise.
+    """
+
+    def __init__(self, options: GenerationOptions) -> None:
+        from transformers.generation.logits_process import (
+            LogitsProcessorList,
+            TemperatureLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        self._greedy = options.temperature == 0
+        self._warpers = LogitsProcessorList()
+        if not self._greedy:
+            self._warpers.append(TemperatureLogitsWarper(options.temperature))
+            if options.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(options.top_p))
+        self._seed = options.seed
+        self._generator: torch.Generator | None = None
+
+    def choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """Next token id, int64 [1], from logits [vocab]."""
+        if self._greedy:
+            return logits.argmax(dim=-1, keepdim=True)
+        scores = self._warpers(torch.empty(1, 0, dtype=torch.long, device=logits.device), logits[None].float())
+        if self._generator is None:
+            self._generator = torch.Generator(device=logits.device)
+            if self._seed is not None:
+                self._generator.manual_seed(self._seed)
+            else:
+                self._generator.seed()
+        return torch.multinomial(torch.softmax(scores[0], dim=-1), 1, generator=self._generator)
+
+
+def next_logits(model: OmniModel, token: torch.Tensor, position: int, cache: RaggedCache) -> torch.Tensor:
+    """One decoding step.
+
+    Args:
+        model: The thinker.
+        token: int64 [1].
+        position: The token's place on all three axes.
+        cache: Grows by one token in every layer.
+
+    Returns:
+        Logits [vocab] of the token after it.
+    """
+    hidden = model.embed(token.to(model.device))[None]
+    cos, sin = model.rope(hidden, torch.full((3, 1), position, device=hidden.device))
+    for i in range(len(model.layers)):
+        place = layer_device(model, i)
+        if hidden.device != place:
+            hidden, cos, sin = hidden.to(place), cos.to(place), sin.to(place)
+        hidden = model.run_layer(i, hidden, (cos, sin), None, cache)
+    return model.last_logits(hidden)
+
+
+def decode(
+    model: OmniModel,
+    logits: torch.Tensor,
+    cache: RaggedCache,
+    next_position: int,
+    options: GenerationOptions,
+    on_token: Callable[[int], None] | None = None,
+) -> Decoded:
+    """Write the answer.
+
+    Ctrl-C ends it early and keeps what there is.
+
+    Args:
+        model: The thinker.
+        logits: [vocab], from the prefill.
+        cache: From the prefill.
+        next_position: Position of the answer's first token (``Layout.next_position``).
+        options: Length and sampling.
+        on_token: Called with each token id as soon as it is known.
+    """
+    sampler, stop = Sampler(options), frozenset(model.stop_ids)
+    ids: list[int] = []
+    try:
+        for step in range(options.max_new_tokens):
+            token = sampler.choose(logits)
+            chosen = int(token)
+            if chosen in stop:
+                return Decoded(ids, "stop")
+            ids.append(chosen)
+            if on_token is not None:
+                on_token(chosen)
+            if step + 1 < options.max_new_tokens:
+                logits = next_logits(model, token, next_position + step, cache)
+    except KeyboardInterrupt:
+        return Decoded(ids, "interrupted")
+    return Decoded(ids, "length")
+
+
+def choice_probabilities(logits: torch.Tensor, choices: Sequence[str], tokenizer: Any) -> list[float]:
+    """Probability of each label by its first token, among the labels (they sum to 1).
+
+    Args:
+        logits: [vocab], from the prefill.
+        choices: At least two labels.
+        tokenizer: Of transformers.
+
+    Raises:
+        UsageError: Two labels begin with the same token, so one token cannot tell them apart.
+    """
+    from seats_cli.errors import UsageError
+
+    first: dict[int, str] = {}
+    for label in choices:
+        token = tokenizer(label, add_special_tokens=False)["input_ids"][0]
+        if token in first:
+            raise UsageError(
+                f"--choices {first[token]!r} and {label!r} begin with the same token",
+                "use labels that differ at once, such as A,B,C,D, and put their meanings in the question",
+            )
+        first[token] = label
+    scores = logits[torch.tensor(list(first), device=logits.device)].double()
+    return [float(p) for p in torch.softmax(scores, dim=-1)]

@@ -1,0 +1,249 @@
+"""One clip, one question: file -> media -> layout -> encode and Stage I -> prefill -> decode -> report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seats_cli import cost
+from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
+from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_counts
+from seats_cli.engine.decode import TextStream, choice_probabilities, decode
+from seats_cli.engine.encode import EncodedClip, encode
+from seats_cli.engine.prefill import Prefill, prefill
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.layout import Layout
+from seats_cli.media.types import Clip
+from seats_cli.models.loading import LoadedModel
+from seats_cli.report import (
+    Choice,
+    FlopsInfo,
+    MediaInfo,
+    ModelInfo,
+    Report,
+    Seconds,
+    Versions,
+)
+from seats_cli.selection import METHODS, get_method
+from seats_cli.selection.base import SelectionMethod
+from seats_cli.selection.schedule import TokenPlan
+from seats_cli.timing import PeakMemory, Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that shapes an answer, but the model."""
+
+    media: MediaOptions = field(default_factory=MediaOptions)
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A clip laid out, before anything is encoded."""
+
+    clip: Clip
+    waveform: npt.NDArray[np.float32]
+    shape: ClipShape
+    layout: Layout
+    plan: TokenPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A prompt that the model has read."""
+
+    encoded: EncodedClip
+    prefill: Prefill
+
+
+def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, watch: Stopwatch) -> Prepared:
+    """Hear the sound, count the tokens, place them, and plan who stays.
+
+    Raises:
+        UsageError: The question or the schedule cannot be.
+        MediaError: The sound cannot be read.
+    """
+    model = loaded.model
+    with watch("decode"):
+        waveform = clip.waveform()
+    shape = clip_shape(clip, len(waveform), type(model), model.spec, settings.media)
+    prompt = model.prompt(question, settings.generation.system, "video" if shape.video else "audio")
+    layout = lay_out(shape, prompt, model.spec)
+    too_far = position_warning(layout, model.spec.max_positions)
+    if too_far:
+        clip.warnings.append(too_far)
+    return Prepared(clip, waveform, shape, layout, plan_of(model.spec, layout, settings.selection))
+
+
+def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) -> SelectionMethod:
+    """The method of the options; ``full`` when the plan keeps everything, so that nothing is computed for it."""
+    kind = get_method(options.method)
+    if not plan.drop_before_layer:
+        kind = METHODS["full"]
+    temperature = options.temperature or loaded.model.spec.preset.temperature
+    return kind(plan, options, temperature)
+
+
+def read_prompt(
+    loaded: LoadedModel, prepared: Prepared, options: SelectionOptions, watch: Stopwatch, spare: int = 0
+) -> Prompted:
+    """Encode, select and prefill."""
+    model = loaded.model
+    method = method_for(loaded, prepared.plan, options)
+    encoded = encode(model, prepared.clip, prepared.waveform, prepared.shape, prepared.layout, method, watch)
+    with watch("prefill"):
+        filled = prefill(
+            model,
+            prepared.layout,
+            encoded.embeddings,
+            encoded.index,
+            method,
+            kv_cache=options.kv_cache,
+            score_with=options.score_with,
+            spare=spare,
+        )
+    return Prompted(encoded, filled)
+
+
+@torch.inference_mode()
+def answer(
+    loaded: LoadedModel,
+    open_clip: Callable[[], Clip],
+    question: str,
+    settings: Settings,
+    on_text: Callable[[str], None] | None = None,
+    on_trace: Callable[[dict[str, torch.Tensor], Prepared], None] | None = None,
+) -> Report:
+    """Answer one question about one clip.
+
+    Args:
+        loaded: The model.
+        open_clip: Opens the clip; called once, inside the measured time.
+        question: Plain text.
+        settings: Options.
+        on_text: Called with each piece of the answer as it comes.
+        on_trace: Called once with what the selection noted.
+
+    Raises:
+        SeatsError: Any of its subclasses.
+    """
+    began = time.perf_counter()
+    generation, device = settings.generation, loaded.model.device
+    watch = Stopwatch(device)
+    with PeakMemory(device) as peak:
+        with watch("decode"):
+            clip = open_clip()
+        prepared = prepare(loaded, clip, question, settings, watch)
+        prompted = read_prompt(loaded, prepared, settings.selection, watch, generation.max_new_tokens)
+        first_token = time.perf_counter() - began
+        text, n_tokens, reason, choices = _write(loaded, prepared, prompted.prefill, generation, on_text)
+    if on_trace is not None:
+        on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, prepared)
+    seconds = watch.seconds
+    tokens = token_counts(prepared.layout, prompted.prefill.counts)
+    return Report(
+        question=question,
+        answer=text,
+        finish_reason=reason,
+        answer_tokens=n_tokens,
+        choices=choices,
+        model=model_info(loaded),
+        media=media_info(prepared),
+        selection=selection_info(prepared.plan, tokens, settings.selection),
+        tokens=tokens,
+        flops=flops_info(loaded, prepared.layout, prompted),
+        seconds=Seconds(
+            decode=seconds.get("decode", 0.0),
+            encode=seconds.get("encode", 0.0),
+            select=seconds.get("select", 0.0),
+            prefill=seconds["prefill"],
+            first_token=first_token,
+            answer=time.perf_counter() - began,
+        ),
+        memory_bytes=peak.n_bytes,
+        versions=versions(),
+        warnings=tuple(clip.warnings),
+    )
+
+
+def _write(
+    loaded: LoadedModel,
+    prepared: Prepared,
+    filled: Prefill,
+    options: GenerationOptions,
+    on_text: Callable[[str], None] | None,
+) -> tuple[str, int, str, tuple[Choice, ...]]:
+    """Text, its tokens, why it ended, and the choices with their probabilities."""
+    tokenizer = loaded.model.tokenizer
+    if options.choices:
+        shares = choice_probabilities(filled.logits, options.choices, tokenizer)
+        choices = tuple(
+            Choice(label=label, probability=p) for label, p in zip(options.choices, shares, strict=True)
+        )
+        best = options.choices[max(range(len(shares)), key=shares.__getitem__)]
+        if on_text is not None:
+            on_text(best)
+        return best, 1, "choice", choices
+    stream = TextStream(tokenizer, on_text)
+    decoded = decode(
+        loaded.model, filled.logits, filled.cache, prepared.layout.next_position, options, stream.push
+    )
+    return stream.close().strip(), len(decoded.token_ids), decoded.finish_reason, ()
+
+
+def model_info(loaded: LoadedModel) -> ModelInfo:
+    """The model, as the report names it."""
+    return ModelInfo(
+        id=loaded.model_id,
+        revision=loaded.revision,
+        weights=loaded.weights,
+        dtype=loaded.dtype,
+        device=loaded.device,
+        attention=loaded.attention,
+    )
+
+
+def media_info(prepared: Prepared) -> MediaInfo:
+    """What was seen and heard."""
+    clip, shape, plan = prepared.clip, prepared.shape, prepared.clip.plan
+    return MediaInfo(
+        path=clip.path,
+        seconds_video=clip.seconds_video if shape.video else 0.0,
+        seconds_audio=clip.seconds_audio if shape.n_audio_tokens else 0.0,
+        frames=plan.n_frames if plan else 0,
+        fps=plan.fps if plan else None,
+        audio_track=clip.audio is not None,
+        width=shape.frame_size[1] if shape.frame_size else None,
+        height=shape.frame_size[0] if shape.frame_size else None,
+        grids=shape.video.n_grids if shape.video else 0,
+        windows=prepared.layout.n_windows,
+    )
+
+
+def flops_info(loaded: LoadedModel, layout: Layout, prompted: Prompted) -> FlopsInfo:
+    """Cost of this run beside that of a full one."""
+    spec = loaded.model.spec
+    scoring = sum(cost.relevance_flops(spec.geometry.text, n) for n in prompted.prefill.scored)
+    return flops_of(
+        spec,
+        layout.n_tokens,
+        [sum(counts) for counts in prompted.prefill.counts],
+        prompted.encoded.encoder_flops,
+        prompted.encoded.selection_flops + scoring,
+    )
+
+
+def versions() -> Versions:
+    """Of this package and of what computes."""
+    import transformers
+
+    from seats_cli import __version__
+
+    return Versions(seats=__version__, torch=torch.__version__, transformers=transformers.__version__)

@@ -1,0 +1,209 @@
+"""The prompt through the decoder layers, dropping rows where the method says so (SEATS Sec. 4.2).
+
+A plain loop over the model's own layers. Inside it nothing is asked of the device: every shape follows from the
+plan, so the host runs ahead of the GPU. Counts and traces are read once, after the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from seats_cli.config import KvCache, ScoreWith
+from seats_cli.engine.cache import RaggedCache
+from seats_cli.layout import Layout, Modality
+from seats_cli.models.base import OmniModel
+from seats_cli.selection.base import LayerState, SelectionMethod
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The sequence as it stands before a layer: ``S`` tokens on one device.
+
+    Attributes:
+        hidden: [1, S, D].
+        cos: Rotary table [1, S, head_dim]; ``sin`` likewise.
+        index: int64 [S], row of each token in the unpruned layout.
+        modality: int64 [S].
+        window: int64 [S].
+    """
+
+    hidden: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+    index: torch.Tensor
+    modality: torch.Tensor
+    window: torch.Tensor
+
+    def take(self, kept: torch.Tensor) -> Rows:
+        """Only the rows at ``kept``, int64 ascending."""
+        return Rows(
+            self.hidden[:, kept],
+            self.cos[:, kept],
+            self.sin[:, kept],
+            self.index[kept],
+            self.modality[kept],
+            self.window[kept],
+        )
+
+    def to(self, device: torch.device) -> Rows:
+        """All of it on ``device``; itself when it is there already."""
+        if self.hidden.device == device:
+            return self
+        return Rows(
+            *(getattr(self, name).to(device) for name in ("hidden", "cos", "sin", "index", "modality", "window"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """What the first pass leaves.
+
+    Attributes:
+        logits: float [vocab], for the first token of the answer.
+        cache: Keys and values per layer.
+        counts: Per layer, tokens it processed: (text, video, audio).
+        scored: Tokens in the sequence at each scoring, for the cost report.
+        trace: Per drop, what the method noted: ``before_layer_16/kept_rows``, ``.../scores``, ...
+    """
+
+    logits: torch.Tensor
+    cache: RaggedCache
+    counts: list[tuple[int, int, int]]
+    scored: list[int]
+    trace: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def layer_device(model: OmniModel, index: int) -> torch.device:
+    """Where a decoder layer computes. Weights parked elsewhere by accelerate have their place in its hook."""
+    layer = model.layers[index]
+    hook = getattr(layer, "_hf_hook", None)
+    place = getattr(hook, "execution_device", None)
+    if place is not None:
+        return torch.device(place if not isinstance(place, int) else f"cuda:{place}")
+    return next(layer.parameters()).device
+
+
+def causal_mask(model: OmniModel, hidden: torch.Tensor) -> torch.Tensor | None:
+    """Additive [1, 1, S, S] for eager attention; the other kernels are causal without one."""
+    if model.thinker.config._attn_implementation != "eager":
+        return None
+    n = hidden.shape[1]
+    lowest = torch.finfo(hidden.dtype).min
+    return torch.full((1, 1, n, n), lowest, dtype=hidden.dtype, device=hidden.device).triu(1)
+
+
+def first_rows(model: OmniModel, layout: Layout, embeddings: torch.Tensor, index: torch.Tensor) -> Rows:
+    """The sequence before layer 0.
+
+    Args:
+        model: The thinker.
+        layout: The unpruned sequence.
+        embeddings: [S, D], text included.
+        index: int64 [S], row in the layout of each embedding, ascending.
+    """
+    device = embeddings.device
+    hidden = embeddings[None]
+    positions = torch.from_numpy(layout.positions).to(device)[:, index]
+    cos, sin = model.rope(hidden, positions)
+    modality = torch.from_numpy(layout.modality).to(device)[index]
+    window = torch.from_numpy(layout.window).to(device)[index]
+    return Rows(hidden, cos, sin, index, modality, window)
+
+
+def _drop(
+    model: OmniModel, layer: int, rows: Rows, layout: Layout, method: SelectionMethod, score_with: ScoreWith
+) -> tuple[Rows, dict[str, torch.Tensor]]:
+    """Ask the method who stays before ``layer``."""
+    scorer = layer - 1 if score_with == "previous" else layer
+    seen: list[torch.Tensor] = []
+
+    def scores() -> torch.Tensor:
+        there = rows.to(layer_device(model, scorer))
+        scored = model.query_attention(scorer, there.hidden, (there.cos, there.sin)).to(rows.hidden.device)
+        seen.append(scored)
+        return scored
+
+    kept = method.before_layer(_state(layer, rows, layout, scores))
+    after = rows.take(kept.indices)
+    trace = {"kept_rows": after.index, **({"scores": seen[0]} if seen else {}), **kept.trace}
+    return after, {f"before_layer_{layer}/{name}": value for name, value in trace.items()}
+
+
+def _state(layer: int, rows: Rows, layout: Layout, scores: Callable[[], torch.Tensor]) -> LayerState:
+    largest = max(max(sizes, default=0) for sizes in layout.window_sizes.values())
+    return LayerState(
+        layer=layer,
+        modality=rows.modality,
+        window=rows.window,
+        n_windows=layout.n_windows,
+        max_window_tokens=largest,
+        scores=scores,
+    )
+
+
+def _text_only(cache: RaggedCache, per_layer: list[torch.Tensor], n_text: int) -> None:
+    """Cut every layer's cache to the text rows; their number is known, so no size is asked of the device."""
+    for index, modality in enumerate(per_layer):
+        text_first = torch.argsort((modality != Modality.TEXT).to(torch.int8), stable=True)
+        cache.keep(index, text_first[:n_text])
+
+
+def _count(per_layer: list[torch.Tensor]) -> list[tuple[int, int, int]]:
+    counts = {id(m): torch.bincount(m, minlength=3).tolist() for m in per_layer}
+    return [tuple(counts[id(m)][:3]) for m in per_layer]
+
+
+def prefill(
+    model: OmniModel,
+    layout: Layout,
+    embeddings: torch.Tensor,
+    index: torch.Tensor,
+    method: SelectionMethod,
+    *,
+    kv_cache: KvCache = "staged",
+    score_with: ScoreWith = "previous",
+    spare: int = 0,
+) -> Prefill:
+    """Run the prompt.
+
+    Args:
+        model: The thinker.
+        layout: The unpruned sequence of N tokens.
+        embeddings: [S, D], what Stage I left of it, text included.
+        index: int64 [S], their rows in the layout, ascending.
+        method: Says who stays before which layer.
+        kv_cache: ``staged`` keeps in every layer what it processed; ``text`` cuts all to text at the end.
+        score_with: Projections of the layer the states left (``previous``) or of the ``next``.
+        spare: Room in the cache for answer tokens.
+
+    Returns:
+        Logits of the first token, the cache, and what each layer processed.
+    """
+    rows = first_rows(model, layout, embeddings, index)
+    cache = RaggedCache(len(model.layers), spare)
+    per_layer: list[torch.Tensor] = []
+    trace: dict[str, torch.Tensor] = {"before_layer_0/kept_rows": rows.index}
+    drops = frozenset(method.drop_before_layer)
+    mask = causal_mask(model, rows.hidden)
+    for i in range(len(model.layers)):
+        if i in drops:
+            rows, noted = _drop(model, i, rows, layout, method, score_with)
+            trace.update(noted)
+            mask = causal_mask(model, rows.hidden)
+        rows = rows.to(layer_device(model, i))
+        hidden = model.run_layer(i, rows.hidden, (rows.cos, rows.sin), _on(mask, rows.hidden), cache)
+        rows = replace(rows, hidden=hidden)
+        per_layer.append(rows.modality)
+    logits = model.last_logits(rows.hidden)
+    if kv_cache == "text" and drops:
+        _text_only(cache, per_layer, layout.count(Modality.TEXT))
+    scored = [len(value) for name, value in trace.items() if name.endswith("/scores")]
+    return Prefill(logits, cache, _count(per_layer), scored, trace)
+
+
+def _on(mask: torch.Tensor | None, hidden: torch.Tensor) -> Any:
+    return None if mask is None else mask.to(hidden.device)

@@ -1,0 +1,89 @@
+"""Before anything is encoded: the clip's shape in tokens, its place in the sequence, and who will stay.
+
+Needs no weights and no torch, so that ``seats profile --analytic`` and the checks before a run cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seats_cli.config import MediaOptions
+from seats_cli.layout import Layout, VideoGrids, build_layout
+from seats_cli.models.resize import frame_size
+
+if TYPE_CHECKING:
+    from seats_cli.media.types import Clip
+    from seats_cli.models.base import ModelSpec, OmniModel
+
+HOP_SAMPLES = 160
+"""Samples of 16 kHz sound per log-mel frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipShape:
+    """A clip in tokens.
+
+    Attributes:
+        video: Merged grids; None without picture.
+        frame_size: (height, width) in pixels after resizing; None without picture.
+        n_mel_frames: Log-mel frames of the sound, 100 per second; 0 without sound.
+        n_audio_tokens: What they become.
+    """
+
+    video: VideoGrids | None
+    frame_size: tuple[int, int] | None
+    n_mel_frames: int
+    n_audio_tokens: int
+
+
+def clip_shape(
+    clip: Clip, n_samples: int, family: type[OmniModel], spec: ModelSpec, options: MediaOptions
+) -> ClipShape:
+    """Count a clip's tokens.
+
+    Args:
+        clip: Opened; its plan says which frames.
+        n_samples: Samples of its 16 kHz waveform.
+        family: Knows how frames of sound become tokens.
+        spec: Patch sizes and so on.
+        options: The pixel budget.
+    """
+    grids = size = None
+    if clip.video is not None and clip.plan is not None:
+        factor = spec.pixel_factor
+        size = frame_size(
+            clip.video.height,
+            clip.video.width,
+            clip.plan.n_frames,
+            factor=factor,
+            min_pixels=options.min_pixels,
+            max_pixels=options.max_pixels,
+        )
+        grids = VideoGrids(clip.plan.n_grids, size[0] // factor, size[1] // factor, clip.plan.seconds_per_grid)
+    n_mel = math.ceil(n_samples / HOP_SAMPLES)
+    n_audio = family.audio_tokens(n_mel) if n_mel else 0
+    if n_mel and not n_audio:
+        clip.warnings.append(f"only {n_samples} samples of sound: too short for one audio token, not heard")
+    return ClipShape(grids, size, n_mel if n_audio else 0, n_audio)
+
+
+def lay_out(shape: ClipShape, prompt: tuple[Sequence[int], Sequence[int]], spec: ModelSpec) -> Layout:
+    """Place the clip between the text before and after it.
+
+    Raises:
+        UsageError: There is nothing to see and nothing to hear.
+    """
+    return build_layout(*prompt, spec.layout, shape.video, shape.n_audio_tokens)
+
+
+def position_warning(layout: Layout, max_positions: int) -> str | None:
+    """A line when the prompt reaches past the positions the model was trained on."""
+    if layout.next_position <= max_positions:
+        return None
+    return (
+        f"the prompt reaches position {layout.next_position}, past the {max_positions} the model was trained on: "
+        "the answer may be worse; use --start/--end to ask about a part"
+    )

@@ -1,0 +1,60 @@
+"""What the selection did, as arrays in one .npz file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from seats_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from seats_cli.engine.pipeline import Prepared
+
+
+def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) -> None:
+    """Write the layout, the levels, and per stage the kept rows, scores, window weights and budgets.
+
+    The file appears whole or not at all.
+
+    Args:
+        path: Of the .npz file.
+        noted: Tensors by name, such as ``before_layer_16/scores``.
+        prepared: The clip as it was laid out.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    layout, plan = prepared.layout, prepared.plan
+    arrays = {
+        name: value.detach().float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+        for name, value in noted.items()
+    }
+    arrays |= {
+        "layout/ids": layout.ids,
+        "layout/modality": layout.modality,
+        "layout/window": layout.window,
+        "layout/grid": layout.grid,
+        "layout/positions": layout.positions,
+        "plan/video_levels": np.array(plan.video.levels),
+        "plan/audio_levels": np.array(plan.audio.levels),
+        "plan/drop_before_layer": np.array(plan.drop_before_layer, dtype=np.int64),
+        "plan/stage_one_video": np.array(plan.stage_one_video, dtype=np.int64),
+        "plan/stage_one_audio": np.array(plan.stage_one_audio, dtype=np.int64),
+        "plan/stage_budgets": np.array(plan.stage_budgets, dtype=np.int64).reshape(-1, 2),
+    }
+    try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".npz")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            os.replace(part, path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"--trace {path} cannot be written: {error.strerror or error}") from None

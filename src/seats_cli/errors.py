@@ -1,0 +1,106 @@
+"""Everything a user can be told, as exceptions.
+
+::
+
+    SeatsError                  1  anything else that went wrong
+    ├── UsageError              2  an option, a question or a schedule that cannot be
+    ├── MediaError              3  a file that cannot be read, seen or heard
+    ├── ModelError              4  a model that is missing, unreachable or of an unknown kind
+    ├── MemoryLimitError        5  the device or the machine ran out of memory
+    ├── SomeFailedError         6  a batch in which some clips failed
+    └── InterruptedRunError   130  Ctrl-C
+
+Each carries one line for the user (``str(error)``), an optional ``hint`` that says what to do, and the
+exit code of its class. ``explain`` turns the exceptions of other libraries into these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SeatsError(Exception):
+    """Base of every error meant for the user.
+
+    Args:
+        message: One line: what went wrong, and with which value.
+        hint: One line: what to do about it. Empty when there is nothing to say.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint = hint
+
+
+class UsageError(SeatsError):
+    """An option, a question or a schedule that cannot be."""
+
+    exit_code = 2
+
+
+class MediaError(SeatsError):
+    """A file that cannot be read, seen or heard."""
+
+    exit_code = 3
+
+
+class ModelError(SeatsError):
+    """A model that is missing, unreachable, damaged or of an unknown kind."""
+
+    exit_code = 4
+
+
+class MemoryLimitError(SeatsError):
+    """The device or the machine ran out of memory."""
+
+    exit_code = 5
+
+
+class SomeFailedError(SeatsError):
+    """A batch was finished, but some of its clips failed."""
+
+    exit_code = 6
+
+
+class InterruptedRunError(SeatsError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+MEMORY_HINT = (
+    "lower --max-frames or --max-pixels, keep fewer tokens with a smaller --trr, "
+    "cut the clip with --start/--end, or use --dtype bfloat16"
+)
+
+# Foreign exceptions by class name, so that no heavy module is imported to recognise one.
+_FOREIGN: dict[str, tuple[type[SeatsError], str]] = {
+    "OutOfMemoryError": (MemoryLimitError, MEMORY_HINT),
+    "MemoryError": (MemoryLimitError, MEMORY_HINT),
+    "KeyboardInterrupt": (InterruptedRunError, ""),
+}
+
+
+def explain(error: BaseException) -> SeatsError:
+    """Turn any exception into one the user can be shown.
+
+    Args:
+        error: What was caught.
+
+    Returns:
+        ``error`` itself when it is a ``SeatsError``; otherwise a new one whose message names the original.
+    """
+    if isinstance(error, SeatsError):
+        return error
+    for cls in type(error).__mro__:
+        if cls.__name__ in _FOREIGN:
+            kind, hint = _FOREIGN[cls.__name__]
+            if kind is InterruptedRunError:
+                return kind("interrupted")
+            return kind(f"out of memory: {error}" if str(error) else "out of memory", hint)
+    # PyTorch's CPU allocator reports exhaustion as a plain RuntimeError.
+    if isinstance(error, RuntimeError) and "not enough memory" in str(error).lower():
+        return MemoryLimitError(f"out of memory: {error}", MEMORY_HINT)
+    return SeatsError(f"{type(error).__name__}: {error}", "run with --verbose for the full trace")

@@ -1,0 +1,23 @@
+"""A file on disk as frames with times and a waveform with times. The only importer of av and soundfile."""
+
+from seats_cli.media.clip import FileClip, open_clip
+from seats_cli.media.codecs import can_decode
+from seats_cli.media.sampling import choose_pts, make_plan
+from seats_cli.media.synthetic import NoiseClip, write_demo_clip
+from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Frame, SamplingPlan, VideoInfo
+
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "AudioInfo",
+    "Clip",
+    "FileClip",
+    "Frame",
+    "NoiseClip",
+    "SamplingPlan",
+    "VideoInfo",
+    "can_decode",
+    "choose_pts",
+    "make_plan",
+    "open_clip",
+    "write_demo_clip",
+]

@@ -1,0 +1,230 @@
+"""Sound tracks to blocks of mono samples, with libsndfile or FFmpeg, and to the clip's waveform."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from seats_cli.media.placing import Block, Placed, place_blocks
+from seats_cli.media.sampling import Part
+from seats_cli.media.source import LocalFile, open_container, seek
+from seats_cli.media.timeline import as_fraction
+from seats_cli.media.types import AudioInfo, Float32
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+# Decoders need some packets to settle after a jump, and short ways are not worth one.
+_SETTLE_SECONDS = 2.0
+_WORTH_SEEKING_SECONDS = 10.0
+# Where a file's first bytes say what libsndfile reads natively. Not mp3: its decoder there prints to stderr,
+# as it does for anything unknown, which is therefore never shown to libsndfile.
+_NATIVE_STARTS = (
+    (0, b"fLaC"),
+    (0, b"OggS"),
+    (0, b".snd"),
+    (0, b"caff"),
+    (0, b"riff\x2e\x91\xcf\x11"),
+    (8, b"WAVE"),
+    (8, b"AIFF"),
+    (8, b"AIFC"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """A sound track that can be decoded.
+
+    Attributes:
+        info: What it is.
+        by_soundfile: libsndfile reads it; FFmpeg otherwise.
+        notes: Warnings that come with choosing it.
+    """
+
+    info: AudioInfo
+    by_soundfile: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Heard:
+    """What came out of a sound track.
+
+    Attributes:
+        waveform: float32 [n], mono, 16 kHz, from the start of the used part.
+        placed: What placing did to it.
+        n_lost: Packets that could not be decoded.
+        broke_off: The decoder's words if it gave up before the end; empty otherwise.
+    """
+
+    waveform: Float32
+    placed: Placed
+    n_lost: int
+    broke_off: str
+
+
+@dataclass(slots=True)
+class _Trouble:
+    n_lost: int = 0
+    broke_off: str = ""
+
+
+def to_mono(values: npt.NDArray[Any]) -> tuple[Float32, int]:
+    """Mean of the channels, in -1..1.
+
+    The mean, not FFmpeg's own mix: that one raises equal channels by 3 dB when the output is floating point,
+    and the models' reference preprocessing averages.
+
+    Args:
+        values: [channels, n], of any sample type: 8 bits unsigned, wider integers signed, or floats.
+
+    Returns:
+        float32 [n], and how many values were not finite and are 0 now.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            scaled = values.astype(np.float32)
+    else:
+        bits = 8 * values.dtype.itemsize
+        offset = 2.0 ** (bits - 1) if values.dtype.kind == "u" else 0.0
+        scaled = ((values.astype(np.float64) - offset) / 2.0 ** (bits - 1)).astype(np.float32)
+    bad = ~np.isfinite(scaled)
+    n_bad = int(bad.sum())
+    if n_bad:
+        scaled = np.where(bad, np.float32(0), scaled)
+    return scaled.mean(axis=0, dtype=np.float32), n_bad
+
+
+def frame_block(frame: AudioFrame) -> Block:
+    """A decoded audio frame as a block."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    samples, n_bad = to_mono(values)
+    time_base = as_fraction(frame.time_base)
+    start = float(frame.pts * time_base) if frame.pts is not None and time_base is not None else None
+    return Block(samples, frame.sample_rate, start, n_bad)
+
+
+def _unambiguous(path: str) -> str:
+    """A path that libsndfile cannot take for standard input, as it does ``-``."""
+    return os.path.abspath(path)
+
+
+def open_soundfile_track(path: str) -> AudioTrack | None:
+    """The track of a file that libsndfile reads natively (wav, flac, ogg, aiff, ...); None if it does not."""
+    import soundfile
+
+    with LocalFile(path) as file:
+        head = file.read(16)
+    if not any(head.startswith(name, place) for place, name in _NATIVE_STARTS):
+        return None
+    try:
+        with soundfile.SoundFile(_unambiguous(path)) as sound:
+            rate_hz, seconds = int(sound.samplerate), sound.frames / sound.samplerate
+            info = AudioInfo(sound.subtype.lower(), rate_hz, int(sound.channels), 0.0, seconds, 0)
+    except (soundfile.SoundFileError, TypeError, ValueError):
+        return None
+    return AudioTrack(info, by_soundfile=True)
+
+
+def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Generator[Block]:
+    """Decode with libsndfile, from a time on, a second at a time."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(_unambiguous(path)) as sound:
+            rate_hz = int(sound.samplerate)
+            position = min(int(begin_seconds * rate_hz), int(sound.frames))
+            sound.seek(position)
+            while (values := sound.read(rate_hz, dtype="float32", always_2d=True)).size:
+                samples, n_bad = to_mono(values.T)
+                yield Block(samples, rate_hz, position / rate_hz, n_bad)
+                position += samples.size
+    except soundfile.SoundFileError as error:
+        trouble.broke_off = str(error)
+
+
+def _read_ffmpeg(path: str, stream_index: int, seek_seconds: float | None, trouble: _Trouble) -> Generator[Block]:
+    """Decode with FFmpeg, past packets that cannot be decoded; from a time on the container's clock."""
+    with open_container(path) as container:
+        if seek_seconds is not None:
+            time_base = as_fraction(container.streams[stream_index].time_base)
+            if time_base is None or not seek(container, stream_index, int(seek_seconds / time_base)):
+                return
+        for frame in _decoded(container, stream_index, trouble):
+            yield frame_block(frame)
+
+
+def _decoded(container: InputContainer, stream_index: int, trouble: _Trouble) -> Generator[AudioFrame]:
+    """All frames with samples in them, from where the container stands."""
+    import av
+
+    stream = cast("AudioStream", container.streams[stream_index])
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                trouble.n_lost += 1
+                continue
+            yield from (frame for frame in frames if frame.samples)
+    except (av.FFmpegError, OSError) as error:
+        trouble.broke_off = getattr(error, "strerror", None) or str(error)
+
+
+def read_first_format(path: str, stream_index: int) -> tuple[int, int]:
+    """Sample rate and channels of the first frame that can be decoded; zeros if none can."""
+    with open_container(path) as container:
+        for frame in _decoded(container, stream_index, _Trouble()):
+            return frame.sample_rate, frame.layout.nb_channels
+    return 0, 0
+
+
+def _read_from(
+    path: str, track: AudioTrack, part: Part, origin_seconds: float | None, trouble: _Trouble
+) -> Iterator[Block]:
+    """Blocks of a track, begun shortly before the used part where the container can go there."""
+    if track.by_soundfile:
+        yield from _read_soundfile(path, part.start_seconds, trouble)
+        return
+    index = track.info.stream_index
+    # Only beside a picture: times after a jump are guesses in bare mp3 and aac.
+    if origin_seconds is not None and part.start_seconds > _WORTH_SEEKING_SECONDS:
+        goal = origin_seconds + part.start_seconds
+        with closing(_read_ffmpeg(path, index, goal - _SETTLE_SECONDS, trouble)) as blocks:
+            first = next(blocks, None)
+            if first is not None and first.start_seconds is not None and first.start_seconds <= goal:
+                yield first
+                yield from blocks
+                return
+        trouble.n_lost, trouble.broke_off = 0, ""
+    yield from _read_ffmpeg(path, index, None, trouble)
+
+
+def hear(path: str, track: AudioTrack, part: Part, origin_seconds: float | None) -> Heard:
+    """Decode the used part of a sound track, all of it.
+
+    Args:
+        path: The file.
+        track: Which track.
+        part: The used part, from the clip's start.
+        origin_seconds: The clip's start on the container's clock; None: where the track starts.
+
+    Returns:
+        The waveform and what happened to it. Damage is counted, not raised.
+    """
+    trouble = _Trouble()
+    if track.by_soundfile:
+        origin_seconds = 0.0
+    blocks = _read_from(path, track, part, origin_seconds, trouble)
+    waveform, placed = place_blocks(blocks, origin_seconds, part.start_seconds, part.end_seconds)
+    return Heard(waveform, placed, trouble.n_lost, trouble.broke_off)

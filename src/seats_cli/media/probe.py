@@ -1,0 +1,260 @@
+"""What a file holds: which streams are taken, and when their packets are due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from seats_cli.errors import MediaError
+from seats_cli.media.audio import AudioTrack, open_soundfile_track, read_first_format
+from seats_cli.media.boxes import read_mp4_facts
+from seats_cli.media.frames import FirstFrame, read_first_frame
+from seats_cli.media.source import check_path, open_container
+from seats_cli.media.timeline import Timeline, as_fraction, scan_timelines
+from seats_cli.media.types import AudioInfo, VideoInfo
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.codec import CodecContext
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+NO_AUDIO_TRACK = "no audio track"
+
+# Formats whose headers state a length that can be trusted; the others' is an estimate.
+_STATES_LENGTH = {"matroska", "avi", "flv"}
+_SHORT_SECONDS, _SHORT_SHARE = 1.0, 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoTrack:
+    """A picture track that can be decoded.
+
+    Attributes:
+        info: What it is.
+        timeline: When its frames are due.
+        first: What its first frame tells.
+        notes: Warnings that come with it.
+    """
+
+    info: VideoInfo
+    timeline: Timeline
+    first: FirstFrame
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """What of a file can be used.
+
+    Attributes:
+        video: The picture, if there is one.
+        audio: The sound, if it can be decoded.
+        audio_problem: Why there is no sound; empty if there is.
+        notes: Warnings about the file as a whole.
+    """
+
+    video: VideoTrack | None
+    audio: AudioTrack | None
+    audio_problem: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A stream's facts, copied: PyAV's objects are void once the container is closed."""
+
+    index: int
+    codec: str | None
+    notes: tuple[str, ...]
+    sample_rate_hz: int = 0
+    channels: int = 0
+    start_seconds: float | None = None
+
+
+def probe(path: str) -> Probe:
+    """Find out what of a file can be seen and heard.
+
+    Args:
+        path: Any path.
+
+    Raises:
+        MediaError: It is no media, has no stream to decode, or its picture is encrypted or damaged
+            throughout.
+    """
+    check_path(path)
+    try:
+        return _probe_ffmpeg(path)
+    except MediaError:
+        track = open_soundfile_track(path)
+        if track is None:
+            raise
+        return Probe(None, track, "")
+
+
+def _probe_ffmpeg(path: str) -> Probe:
+    with open_container(path) as container:
+        facts = read_mp4_facts(path) if "mov" in container.format.name.split(",") else None
+        encrypted = facts.encrypted if facts is not None else frozenset()
+        video_stream, video = _choose(container, "video", _copy_video)
+        audio_stream, audio = _choose(container, "audio", _copy_audio)
+        if video is not None:
+            _refuse_undecodable(path, video, "video" in encrypted)
+        streams = [stream for stream in (video_stream, audio_stream) if stream is not None]
+        if not streams:
+            raise MediaError(f"{path}: no video or audio stream in it", "give a video or audio file")
+        timelines, broke_off = scan_timelines(container, streams)
+        notes = _length_notes(container, timelines, broke_off, facts is not None and facts.broken_off)
+    video_track = _video_track(path, video, timelines) if video is not None else None
+    if audio is None:
+        return Probe(video_track, None, NO_AUDIO_TRACK, notes)
+    if video is None and (native := open_soundfile_track(path)) is not None:
+        info = replace(native.info, codec=audio.codec or native.info.codec)
+        return Probe(None, AudioTrack(info, by_soundfile=True), "", notes)
+    audio_track, problem = _audio_track(path, audio, timelines.get(audio.index), "audio" in encrypted)
+    return Probe(video_track, audio_track, problem, notes)
+
+
+def _choose(
+    container: InputContainer,
+    kind: Literal["video", "audio"],
+    copy: Callable[[Any, tuple[str, ...]], _Chosen],
+) -> tuple[Stream | None, _Chosen | None]:
+    """FFmpeg's choice among the streams of a kind that play, and a note if there were others.
+
+    A cover picture or a strip of thumbnails does not play. A stream without a decoder is taken only when
+    there is none with one.
+    """
+    from av.stream import Disposition
+
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    playing = [s for s in container.streams if s.type == kind and not s.disposition & still]
+    decodable = [s for s in playing if _has_decoder(s)] or playing
+    if not decodable:
+        return None, None
+    best = container.streams.best(kind)
+    indices = [s.index for s in decodable]
+    chosen = best if best is not None and best.index in indices else decodable[0]
+    others = ", ".join(_describe(s) for s in playing if s.index != chosen.index)
+    notes = (f"{kind} stream {_describe(chosen)} is used, not {others}",) if others else ()
+    return chosen, copy(chosen, notes)
+
+
+def _has_decoder(stream: Stream) -> bool:
+    # None without a decoder, whatever PyAV's stubs say.
+    context: CodecContext | None = stream.codec_context
+    return context is not None
+
+
+def _describe(stream: Any) -> str:
+    if not _has_decoder(stream):
+        return f"{stream.index} (no decoder)"
+    context = stream.codec_context
+    size = f"{context.width}x{context.height}" if stream.type == "video" else f"{context.sample_rate} Hz"
+    return f"{stream.index} ({context.codec.canonical_name}, {size})"
+
+
+def _copy_video(stream: VideoStream, notes: tuple[str, ...]) -> _Chosen:
+    if not _has_decoder(stream):
+        return _Chosen(stream.index, None, notes)
+    aspect = as_fraction(stream.sample_aspect_ratio)
+    if aspect is not None and aspect != 1:
+        shape = f"{aspect.numerator}:{aspect.denominator}"
+        notes = (*notes, f"pixels are not square ({shape}); they are used as stored")
+    return _Chosen(stream.index, stream.codec_context.codec.canonical_name, notes)
+
+
+def _copy_audio(stream: AudioStream, notes: tuple[str, ...]) -> _Chosen:
+    if not _has_decoder(stream):
+        return _Chosen(stream.index, None, notes)
+    context, time_base = stream.codec_context, as_fraction(stream.time_base)
+    start = stream.start_time
+    start_seconds = float(start * time_base) if start is not None and time_base is not None else None
+    rate_hz, channels = context.sample_rate or 0, context.layout.nb_channels
+    return _Chosen(stream.index, context.codec.canonical_name, notes, rate_hz, channels, start_seconds)
+
+
+def _refuse_undecodable(path: str, video: _Chosen, encrypted: bool) -> None:
+    if encrypted:
+        hint = "copy-protected files cannot be read; use an unprotected one"
+        raise MediaError(f"{path}: the picture is encrypted", hint)
+    if video.codec is None:
+        hint = "convert it to h264 first"
+        raise MediaError(f"{path}: there is no decoder for its video stream", hint)
+
+
+def _length_notes(
+    container: InputContainer, timelines: dict[int, Timeline], broke_off: str | None, cut_short: bool
+) -> tuple[str, ...]:
+    """A warning if the file holds clearly less than it states."""
+    import av
+
+    starts = [t.start_seconds for t in timelines.values()]
+    ends = [t.start_seconds + t.duration_seconds for t in timelines.values()]
+    end = max(ends, default=0.0)
+    found = end - min(starts, default=0.0)
+    if broke_off is not None:
+        return (f"reading broke off after {found:.2f} s: {broke_off}",)
+    if cut_short:
+        return (f"the file was cut short; {found:.2f} s of it are there",)
+    # The stated length is that of the longest stream, so all of them must have been looked at; it counts
+    # from the first frame in some formats and from time 0 in others.
+    comparable = _STATES_LENGTH & set(container.format.name.split(",")) and len(container.streams) == len(starts)
+    stated = (container.duration or 0) / av.time_base if comparable else 0.0
+    if stated - max(found, end) > max(_SHORT_SECONDS, _SHORT_SHARE * stated):
+        return (f"the file states {stated:.2f} s, but only {found:.2f} s of it are there",)
+    return ()
+
+
+def _video_track(path: str, video: _Chosen, timelines: dict[int, Timeline]) -> VideoTrack:
+    timeline = timelines.get(video.index)
+    if timeline is None:
+        raise MediaError(f"{path}: its video stream holds no frames", "the file may be damaged")
+    first = read_first_frame(path, video.index)
+    orientation, notes = first.orientation, list(video.notes)
+    if abs(orientation.off_degrees) > 1:
+        asked = 90 * orientation.clockwise_turns + orientation.off_degrees
+        notes.append(f"the picture is meant to be turned by {asked:.0f} degrees; the nearest quarter turn is used")
+    if timeline.assumed_fps is not None:
+        notes.append(f"the file has no times; {timeline.assumed_fps:g} frames per second are assumed")
+    n_frames = int(timeline.ticks.size)
+    turned = orientation.clockwise_turns % 2 == 1
+    info = VideoInfo(
+        codec=video.codec or "unknown",
+        width=first.height if turned else first.width,
+        height=first.width if turned else first.height,
+        rotation_degrees=90 * orientation.clockwise_turns,
+        average_fps=n_frames / timeline.duration_seconds,
+        start_seconds=timeline.start_seconds,
+        duration_seconds=timeline.duration_seconds,
+        n_source_frames=n_frames,
+        stream_index=video.index,
+    )
+    return VideoTrack(info, timeline, first, tuple(notes))
+
+
+def _audio_track(
+    path: str, audio: _Chosen, timeline: Timeline | None, encrypted: bool
+) -> tuple[AudioTrack | None, str]:
+    """The sound track, or why there is none."""
+    if encrypted:
+        return None, "the audio track is encrypted"
+    if audio.codec is None:
+        return None, "there is no decoder for the audio track"
+    if timeline is None:
+        return None, "the audio track is empty"
+    rate_hz, channels = audio.sample_rate_hz, audio.channels
+    if rate_hz < 1 or channels < 1:
+        # FFmpeg looks at the first seconds only, where a late track may have nothing yet.
+        rate_hz, channels = read_first_format(path, audio.index)
+    if rate_hz < 1 or channels < 1:
+        return None, "the audio track cannot be decoded"
+    # The first packets may hold samples that only warm the decoder up; the stream's start is after them.
+    end = timeline.start_seconds + timeline.duration_seconds
+    start = max(
+        timeline.start_seconds, timeline.start_seconds if audio.start_seconds is None else audio.start_seconds
+    )
+    info = AudioInfo(audio.codec, rate_hz, channels, start, max(end - start, 0.0), audio.index)
+    return AudioTrack(info, notes=audio.notes), ""

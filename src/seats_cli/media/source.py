@@ -1,0 +1,169 @@
+"""One local regular file, opened so that nothing else can be: no URL, no playlist, no second file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from seats_cli.errors import MediaError
+from seats_cli.media.boxes import read_mp4_facts
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_READ_BYTES = 1 << 18
+_HEAD_BYTES = 4096
+# No protocol has this name, so whatever a file asks FFmpeg to open besides itself is refused.
+_NO_PROTOCOL = "none"
+_NOT_MEDIA_HINT = "give a video or audio file such as mp4, mkv, webm, mov, wav, mp3"
+_PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]", b"<?xml", b"<MPD")
+
+
+def check_path(path: str) -> None:
+    """See that a path is a local regular file with something in it.
+
+    Raises:
+        MediaError: It is missing, a URL, a directory, a device, empty or not reachable.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if "://" in path:
+            hint = "download it first"
+            raise MediaError(f"{path}: a URL; only local files are read", hint) from None
+        raise MediaError(f"{path}: no such file", "check the path") from None
+    except PermissionError:
+        raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{path}: a directory, not a file", "give the files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path}: not a regular file", "save the stream to a file first")
+    if status.st_size == 0:
+        raise MediaError(f"{path}: an empty file", "copy or download it again")
+
+
+class LocalFile:
+    """A checked path, opened for FFmpeg to read.
+
+    It shows its suffix only, as ``name``: a ``%d`` in a name means an image series to FFmpeg. Unlike Python's
+    own file objects it closes without complaint when an abandoned iterator is collected.
+
+    Raises:
+        MediaError: It may not be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = -1
+        self.name = "input" + os.path.splitext(path)[1]
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except PermissionError:
+            raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
+        except OSError as error:
+            raise MediaError(f"{path}: {error.strerror or error}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; again does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def read(self, n_bytes: int) -> bytes:
+        """At most ``n_bytes``; none at the end."""
+        return os.read(self._descriptor, n_bytes)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; returns it."""
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+
+@contextmanager
+def open_container(path: str) -> Iterator[InputContainer]:
+    """Open a file with FFmpeg; closed again however the block is left.
+
+    Args:
+        path: A local file.
+
+    Raises:
+        MediaError: It is not media that FFmpeg knows; the message says why.
+    """
+    import av
+
+    check_path(path)
+    with LocalFile(path) as file:
+        try:
+            container = av.open(
+                file,
+                "r",
+                container_options={"protocol_whitelist": _NO_PROTOCOL},
+                metadata_errors="replace",
+                buffer_size=_READ_BYTES,
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise _explain(path, error) from None
+        with container:
+            # FFmpeg draws text files as pictures of a terminal.
+            if container.format.name == "tty":
+                raise MediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+            yield container
+
+
+def seek(container: InputContainer, stream_index: int, ticks: int) -> bool:
+    """Go to the keyframe at or before a time of a stream; False if the container cannot."""
+    import av
+
+    try:
+        container.seek(ticks, stream=container.streams[stream_index])
+    except (av.FFmpegError, OSError):
+        return False
+    return True
+
+
+def _explain(path: str, error: Exception) -> MediaError:
+    """Why FFmpeg would not open a file, in words a user can act on."""
+    with LocalFile(path) as file:
+        head = file.read(_HEAD_BYTES)
+    text = _looks_like_text(head)
+    if text and head.lstrip().startswith(_PLAYLIST_STARTS):
+        reason = f"{path}: a playlist that points to other files; these are never opened"
+        return MediaError(reason, "give the media file it points to")
+    if text:
+        return MediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+    facts = read_mp4_facts(path)
+    if facts is not None and not facts.has_moov:
+        hint = "copy or download it again"
+        return MediaError(f"{path}: an mp4 without its index (moov): the file was cut short", hint)
+    if facts is not None and facts.broken_off:
+        return MediaError(f"{path}: an mp4 that breaks off", "copy or download it again")
+    reason = getattr(error, "strerror", None) or str(error)
+    return MediaError(f"{path}: not media that FFmpeg can read ({reason})", _NOT_MEDIA_HINT)
+
+
+def _looks_like_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are UTF-8 without control characters."""
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # The last character may be cut in two by the end of the head.
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(char.isprintable() or char in "\n\r\t\f" for char in text)

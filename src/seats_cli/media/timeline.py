@@ -1,0 +1,158 @@
+"""When a file shows its frames: packet times, collected without decoding anything."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from seats_cli.media.types import Float64
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+Int64 = npt.NDArray[np.int64]
+
+_NO_TIME = -(2**63)
+_FALLBACK_FPS = Fraction(25)
+
+
+class _Ratio(Protocol):
+    """A rate or time base, whatever number type this version of PyAV has for it."""
+
+    @property
+    def numerator(self) -> int: ...
+
+    @property
+    def denominator(self) -> int: ...
+
+
+def as_fraction(ratio: _Ratio | None) -> Fraction | None:
+    """A rate of PyAV as a ``Fraction``; None where it is unknown, which PyAV says as None, 0 or 0/0."""
+    if ratio is None or ratio.numerator <= 0 or ratio.denominator <= 0:
+        return None
+    return Fraction(ratio.numerator, ratio.denominator)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Presentation times of one stream.
+
+    Attributes:
+        ticks: int64 [n], ascending and distinct, in ``time_base``.
+        keyframe_ticks: int64 [k], ascending: where decoding can begin.
+        last_duration_ticks: How long the last frame or packet lasts.
+        time_base: Seconds per tick.
+        by_order: The times say when the n-th shown frame is due, but not which packet holds it, because the
+            container keeps decode order only (avi, elementary streams).
+        assumed_fps: The rate taken for granted because the file has no times at all; None otherwise.
+    """
+
+    ticks: Int64
+    keyframe_ticks: Int64
+    last_duration_ticks: int
+    time_base: Fraction
+    by_order: bool = False
+    assumed_fps: float | None = None
+
+    @property
+    def start_seconds(self) -> float:
+        """First presentation time, on the container's clock."""
+        return float(int(self.ticks[0]) * self.time_base)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first presentation time to the end of the last frame."""
+        length_ticks = int(self.ticks[-1]) - int(self.ticks[0]) + self.last_duration_ticks
+        return float(length_ticks * self.time_base)
+
+    @property
+    def pts_seconds(self) -> Float64:
+        """float64 [n]: the times, from the first."""
+        steps = (self.ticks - self.ticks[0]).astype(np.float64)
+        seconds: Float64 = steps * self.time_base.numerator / self.time_base.denominator
+        return seconds
+
+
+class _Packets:
+    """Times of the packets of one stream, eight bytes each: an hour is a few hundred thousand."""
+
+    def __init__(self) -> None:
+        self.pts = array("q")
+        self.dts = array("q")
+        self.durations = array("q")
+        self.keyframes = array("b")
+
+    def add(self, packet: Packet[Stream]) -> None:
+        # Packets marked so are never shown or not to be trusted.
+        if packet.is_discard or packet.is_corrupt:
+            return
+        self.pts.append(_NO_TIME if packet.pts is None else packet.pts)
+        self.dts.append(_NO_TIME if packet.dts is None else packet.dts)
+        self.durations.append(packet.duration or 0)
+        self.keyframes.append(packet.is_keyframe)
+
+    def timeline(self, time_base: Fraction, rate: Fraction | None, order_only: bool) -> Timeline | None:
+        """The timeline, or None if there was no packet."""
+        if not self.pts:
+            return None
+        pts, dts = np.array(self.pts, np.int64), np.array(self.dts, np.int64)
+        has_pts, has_dts = pts != _NO_TIME, dts != _NO_TIME
+        times, shown = (dts, has_dts) if order_only or not has_pts.any() else (pts, has_pts)
+        by_order = order_only or not has_pts.any()
+        if not shown.any():
+            step = 1 / (rate or _FALLBACK_FPS)
+            ticks = np.arange(len(pts), dtype=np.int64)
+            return Timeline(ticks, ticks[:1], 1, step, by_order=True, assumed_fps=float(1 / step))
+        keyframes = np.array(self.keyframes, bool) & shown
+        ticks = np.unique(times[shown])
+        last = int(np.array(self.durations, np.int64)[times == ticks[-1]].max())
+        last = last if last > 0 else _typical_gap(ticks, time_base, rate)
+        return Timeline(ticks, np.unique(times[keyframes]), last, time_base, by_order)
+
+
+def _typical_gap(ticks: Int64, time_base: Fraction, rate: Fraction | None) -> int:
+    if ticks.size > 1:
+        return max(1, int(np.median(np.diff(ticks))))
+    return max(1, round(1 / (rate or _FALLBACK_FPS) / time_base))
+
+
+def scan_timelines(container: InputContainer, streams: Sequence[Stream]) -> tuple[dict[int, Timeline], str | None]:
+    """Read every packet of some streams and note when it is due. Nothing is decoded.
+
+    Args:
+        container: A fresh container; it is at its end afterwards.
+        streams: Which streams.
+
+    Returns:
+        Timelines by stream index, without streams that have no packets; and FFmpeg's words if reading broke
+        off before the end of the file.
+    """
+    import av
+
+    packets = {stream.index: _Packets() for stream in streams}
+    broke_off: str | None = None
+    try:
+        for packet in container.demux(list(streams)):
+            # The empty packets at the end, which flush a decoder, all claim to be of stream 0.
+            if packet.size:
+                packets[packet.stream_index].add(packet)
+    except (av.FFmpegError, OSError) as error:
+        broke_off = getattr(error, "strerror", None) or str(error)
+    timelines: dict[int, Timeline] = {}
+    for stream in streams:
+        # avi stores decode times only; the presentation times FFmpeg guesses for it are wrong with B-frames.
+        order_only = stream.type == "video" and container.format.name == "avi"
+        time_base = as_fraction(stream.time_base) or Fraction(1)
+        rate = as_fraction(getattr(stream, "average_rate", None))
+        timeline = packets[stream.index].timeline(time_base, rate, order_only)
+        if timeline is not None:
+            timelines[stream.index] = timeline
+    return timelines, broke_off

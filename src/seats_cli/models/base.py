@@ -1,0 +1,222 @@
+"""What a model family must offer. Nothing outside ``models/`` knows a family by name.
+
+A family is one file named after its Hugging Face ``model_type``, with one class. The class methods need only a
+config (no torch, no weights): they serve ``seats profile --analytic``. An instance wraps a loaded thinker and
+offers its parts to the engine's loops; it never changes the modules of transformers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from seats_cli.cost import ModelGeometry
+from seats_cli.errors import UsageError
+from seats_cli.layout import LayoutSpec, VideoGrids
+from seats_cli.selection.schedule import SelectionPreset
+
+if TYPE_CHECKING:
+    import torch
+
+    Rope = tuple[torch.Tensor, torch.Tensor]
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a thinker's config fixes, without its weights.
+
+    Attributes:
+        layout: Token ids and the time axis.
+        geometry: Sizes, for the cost formulas.
+        preset: Published schedule, temperature and ratio table (boundaries by depth where none are published).
+        max_positions: Rotary positions seen in training.
+        mel_frames_per_window: Log-mel frames in one window.
+        mel_frames_per_batch_unit: Sound is encoded in multiples of this many frames, so that pieces give the
+            same result as the whole.
+    """
+
+    layout: LayoutSpec
+    geometry: ModelGeometry
+    preset: SelectionPreset
+    max_positions: int
+    mel_frames_per_window: int
+    mel_frames_per_batch_unit: int
+
+    @property
+    def pixel_factor(self) -> int:
+        """Frame sides are multiples of this many pixels; its square is one merged token."""
+        vision = self.geometry.vision
+        return vision.patch_size * vision.merge_size
+
+
+@dataclass(frozen=True, slots=True)
+class PixelNorm:
+    """Mean and standard deviation per RGB channel, of values in [0, 1]."""
+
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What an encoder made of a batch of whole windows.
+
+    Attributes:
+        embeddings: [n, D], what the language model would receive.
+        attention_received: Called with the tokens of each window (ints that sum to n); gives float32 [n], the
+            attention each token receives in the encoder's last layer (SEATS Sec. 4.1). None where not asked for.
+    """
+
+    embeddings: torch.Tensor
+    attention_received: Callable[[Sequence[int]], torch.Tensor] | None
+
+
+class OmniModel(ABC):
+    """A loaded thinker, adapted to the engine.
+
+    Args:
+        thinker: The model of transformers, in eval mode.
+        processor: Its processor; None for a named architecture with random weights.
+        spec: What its config fixes.
+    """
+
+    model_type: ClassVar[str]
+    thinker_class: ClassVar[str]
+    """Class in transformers that holds the thinker alone."""
+    named: ClassVar[Mapping[str, Config]]
+    """Thinker configs of known checkpoints, by Hub id: true dimensions, with no download."""
+    stand_in: ClassVar[tuple[str, Config]]
+    """Name and thinker config of a mid-size model, for measuring where the named ones do not fit."""
+
+    def __init__(self, thinker: Any, processor: Any, spec: ModelSpec) -> None:
+        self.thinker = thinker
+        self.processor = processor
+        self.spec = spec
+
+    @classmethod
+    @abstractmethod
+    def spec_of(cls, name: str, thinker_config: Config) -> ModelSpec:
+        """Read a thinker's config."""
+
+    @classmethod
+    @abstractmethod
+    def audio_tokens(cls, n_mel_frames: int) -> int:
+        """Audio tokens that so many log-mel frames become."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Sequence[torch.nn.Module]:
+        """The decoder layers, in order."""
+
+    @property
+    @abstractmethod
+    def pixel_norm(self) -> PixelNorm:
+        """How pixels are normalised."""
+
+    @property
+    @abstractmethod
+    def mel_filters(self) -> Any:
+        """Mel filter bank, numpy [n_fft // 2 + 1, n_mel_bins]."""
+
+    @abstractmethod
+    def prompt(self, question: str, system: str | None, clip: str) -> tuple[list[int], list[int]]:
+        """Token ids before and after the clip. ``clip`` is ``"video"`` (with or without sound) or ``"audio"``.
+
+        Raises:
+            UsageError: The question is empty or contains a special token of the tokenizer.
+        """
+
+    @abstractmethod
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [S, D] of int64 ids [S]."""
+
+    @abstractmethod
+    def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
+        """Rotary tables (cos, sin), each [1, S, head_dim], for int64 positions [3, S]."""
+
+    @abstractmethod
+    def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
+        """One decoder layer on hidden states [1, S, D]; keys and values go into ``cache``."""
+
+    @abstractmethod
+    def query_attention(self, index: int, hidden: torch.Tensor, rope: Rope) -> torch.Tensor:
+        """Attention of the last token over all S, with layer ``index``'s projections: float32 [S].
+
+        Softmax over the whole sequence, then the mean over heads (SEATS Sec. 4.2.2). Only the last query is
+        projected; no S x S matrix is built.
+        """
+
+    @abstractmethod
+    def last_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [vocab] of the last position of hidden states [1, S, D]."""
+
+    @abstractmethod
+    def encode_video(self, patches: torch.Tensor, grid: tuple[int, int, int], *, saliency: bool) -> Encoded:
+        """Encode ``grid`` = (grids, patch rows, patch columns) of flat patches [n, patch_dim]."""
+
+    @abstractmethod
+    def encode_audio(self, mel: torch.Tensor, *, saliency: bool) -> Encoded:
+        """Encode log-mel [n_mel_bins, frames] that starts at a window's boundary."""
+
+    @property
+    @abstractmethod
+    def towers(self) -> Sequence[torch.nn.Module]:
+        """The encoders, for a stopwatch to listen to."""
+
+    @abstractmethod
+    def stock_inputs(
+        self,
+        ids: torch.Tensor,
+        patches: torch.Tensor | None,
+        mel: torch.Tensor | None,
+        video: VideoGrids | None,
+    ) -> dict[str, Any]:
+        """The same clip as arguments of transformers' own forward, for comparison."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            UsageError: There is none: the weights are random and nothing was downloaded.
+        """
+        if self.processor is None:
+            raise UsageError("a model with random weights has no tokenizer", "use it with seats profile")
+        return self.processor.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go first."""
+        device: torch.device = self.thinker.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the hidden states."""
+        dtype: torch.dtype = self.thinker.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer: those of the generation config, and the end of a turn."""
+        config = getattr(self.thinker, "generation_config", None)
+        eos = getattr(config, "eos_token_id", None)
+        found = [] if eos is None else list(eos) if isinstance(eos, list | tuple) else [eos]
+        if self.processor is not None and self.tokenizer.eos_token_id is not None:
+            found.append(self.tokenizer.eos_token_id)
+        return tuple(dict.fromkeys(int(i) for i in found))
+
+
+def check_plain_text(text: str, what: str, tokenizer: Any) -> None:
+    """Refuse text that holds a special token: it would change the sequence's structure.
+
+    Raises:
+        UsageError: Names the token.
+    """
+    found = [token for token in tokenizer.added_tokens_encoder if token in text]
+    if found:
+        raise UsageError(f"the {what} contains the reserved token {found[0]}", "write it differently")

@@ -1,0 +1,257 @@
+"""How many tokens stay, of each modality, in each window and layer (Sec. 4.2). Plain Python, no tensors.
+
+From the ratio the user asks for to the ratio of each modality, to levels (``levels.py``), to counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from seats_cli.config import SelectionOptions
+from seats_cli.errors import UsageError
+from seats_cli.selection.levels import (
+    Boundaries,
+    Levels,
+    boundaries_by_depth,
+    largest_keep_ratio,
+    round_down,
+    solve_levels,
+    validate_boundaries,
+)
+
+__all__ = [
+    "Boundaries",
+    "Levels",
+    "SelectionPreset",
+    "TokenPlan",
+    "boundaries_by_depth",
+    "largest_keep_ratio",
+    "make_plan",
+    "solve_levels",
+    "split_ratio",
+    "validate_boundaries",
+]
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionPreset:
+    """What is published for a model.
+
+    Attributes:
+        drop_before_layer: b1 < b2 < b3 < b4, for the depth of this very model.
+        temperature: Of the window softmax.
+        ratios: Rows of overall, visual and audio keep ratio ``(R, R_v, R_a)``.
+    """
+
+    drop_before_layer: Boundaries
+    temperature: float
+    ratios: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlan:
+    """Counts of one clip, all known on the host before anything runs.
+
+    The counts per modality after Stage II are nominal: a window that lacks one modality gives its share to
+    the other. Their sum is not: it is the number of tokens there are, so every shape is known without asking
+    the device.
+
+    Attributes:
+        n_video: Visual tokens the encoder makes.
+        n_audio: Audio tokens the encoder makes.
+        video_trr: R_v; of an absent modality, the ratio of the other.
+        audio_trr: R_a, likewise.
+        video: Levels of R_v.
+        audio: Levels of R_a.
+        drop_before_layer: b1..b4; empty when everything stays.
+        stage_one_video: Tokens kept of each window, before the LLM.
+        stage_one_audio: Likewise.
+        stage_budgets: ``(B_v, B_a)`` left before b1, b2 and b3; empty when everything stays.
+    """
+
+    n_video: int
+    n_audio: int
+    video_trr: float
+    audio_trr: float
+    video: Levels
+    audio: Levels
+    drop_before_layer: tuple[int, ...]
+    stage_one_video: tuple[int, ...]
+    stage_one_audio: tuple[int, ...]
+    stage_budgets: tuple[tuple[int, int], ...]
+
+    @property
+    def stage_totals(self) -> tuple[tuple[int, int], ...]:
+        """Nominal ``(video, audio)`` counts: into the LLM, then from b1, b2 and b3 on."""
+        return (sum(self.stage_one_video), sum(self.stage_one_audio)), *self.stage_budgets
+
+    def tokens_per_layer(self, n_text: int) -> list[tuple[int, int, int]]:
+        """Nominal ``(text, video, audio)`` in each layer."""
+        totals = (*self.stage_totals, (0, 0))
+        stages = [sum(i >= b for b in self.drop_before_layer) for i in range(self.video.n_layers)]
+        return [(n_text, *totals[stage]) for stage in stages]
+
+    @property
+    def achieved_trr(self) -> float:
+        """The ratio that the counts make, averaged over the layers; 1 for a clip without tokens."""
+        whole = self.video.n_layers * (self.n_video + self.n_audio)
+        kept = sum(video + audio for _, video, audio in self.tokens_per_layer(0))
+        return kept / whole if whole else 1.0
+
+
+def make_plan(
+    options: SelectionOptions,
+    preset: SelectionPreset | None,
+    n_layers: int,
+    video_window_sizes: Sequence[int],
+    audio_window_sizes: Sequence[int],
+) -> TokenPlan:
+    """Turn the options into counts for a clip.
+
+    Per window and modality Stage I keeps ``clamp(round(r0 n), 1, n)``; the drop before ``b_k`` leaves
+    ``max(1, round(f_k n_k))`` of the nominal count it finds. ``round`` is Python's: half to even.
+
+    Args:
+        options: Ratios, scale, boundaries. The method is not looked at: the plan is the paper's schedule.
+        preset: Published for the model; None: boundaries by depth, and the same ratio for both modalities.
+        n_layers: Depth of the LLM.
+        video_window_sizes: Visual tokens of each window; 0 where it has none.
+        audio_window_sizes: Audio tokens of each window.
+
+    Raises:
+        UsageError: The ratios or the boundaries are infeasible for this model.
+        ValueError: The two lists differ in length.
+    """
+    if len(video_window_sizes) != len(audio_window_sizes):
+        raise ValueError(f"{len(video_window_sizes)} windows of video, {len(audio_window_sizes)} of audio")
+    n_video, n_audio = sum(video_window_sizes), sum(audio_window_sizes)
+    boundaries = _boundaries(options, preset, n_layers)
+    largest = largest_keep_ratio(n_layers, boundaries) if boundaries else 1.0
+    video_trr, audio_trr = _ratios(options, preset, largest, n_video, n_audio)
+    video = solve_levels(video_trr, n_layers, boundaries, options.scale)
+    audio = solve_levels(audio_trr, n_layers, boundaries, options.scale)
+    stage_one_video = _stage_one(video, video_window_sizes)
+    stage_one_audio = _stage_one(audio, audio_window_sizes)
+    budgets: tuple[tuple[int, int], ...] = ()
+    if video.drop_before_layer:
+        budgets_video = _budgets(video, sum(stage_one_video))
+        budgets_audio = _budgets(audio, sum(stage_one_audio))
+        budgets = tuple(zip(budgets_video, budgets_audio, strict=True))
+    return TokenPlan(
+        n_video=n_video,
+        n_audio=n_audio,
+        video_trr=video_trr,
+        audio_trr=audio_trr,
+        video=video,
+        audio=audio,
+        drop_before_layer=video.drop_before_layer,
+        stage_one_video=stage_one_video,
+        stage_one_audio=stage_one_audio,
+        stage_budgets=budgets,
+    )
+
+
+def _boundaries(options: SelectionOptions, preset: SelectionPreset | None, n_layers: int) -> tuple[int, ...]:
+    """The user's, else the published ones if the model is that deep, else by depth."""
+    if options.drop_before_layer is not None:
+        return validate_boundaries(options.drop_before_layer, n_layers)
+    if preset is not None and preset.drop_before_layer[-1] < n_layers:
+        return preset.drop_before_layer
+    # A model too shallow for any drop can still be run whole.
+    given = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
+    return () if set(given) == {1.0} else boundaries_by_depth(n_layers)
+
+
+def _ratios(
+    options: SelectionOptions,
+    preset: SelectionPreset | None,
+    largest: float,
+    n_video: int,
+    n_audio: int,
+) -> tuple[float, float]:
+    """``(R_v, R_a)``, as given or from R. A clip without visual and audio tokens has nothing to drop."""
+    if not n_video and not n_audio:
+        return 1.0, 1.0
+    if options.video_trr is None or options.audio_trr is None:
+        return split_ratio(options.trr, n_video, n_audio, preset, largest)
+    video = options.video_trr if n_video else options.audio_trr
+    audio = options.audio_trr if n_audio else options.video_trr
+    if (video == 1.0) != (audio == 1.0):
+        raise UsageError(
+            f"--video-trr {video:g} with --audio-trr {audio:g}: every layer keeps all of the one, "
+            "but the late layers see text only",
+            f"give both 1, or both at most {round_down(largest)}",
+        )
+    return video, audio
+
+
+def _stage_one(levels: Levels, window_sizes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(min(max(round(levels.levels[0] * n), 1), n) for n in window_sizes)
+
+
+def _budgets(levels: Levels, entering: int) -> list[int]:
+    found = []
+    for fraction in levels.fractions:
+        entering = max(1, round(fraction * entering)) if entering else 0
+        found.append(entering)
+    return found
+
+
+def split_ratio(
+    trr: float, n_video: int, n_audio: int, preset: SelectionPreset | None, largest: float
+) -> tuple[float, float]:
+    """The visual and audio keep ratios that together make ``trr`` on this clip.
+
+    ``rho = R_a / R_v`` comes from the published rows (log rho linear in R between them, ``rho = 1`` at
+    ``R = 1``, constant below the lowest row, 1 without rows); then
+    ``trr * (n_video + n_audio) = R_v n_video + R_a n_audio``. A ratio that would pass ``largest`` stops there
+    and the rest goes to the other modality.
+
+    Args:
+        trr: R in (0, 1].
+        n_video: Visual tokens of the clip.
+        n_audio: Audio tokens of the clip.
+        preset: Published rows; None: none.
+        largest: The largest ratio below 1 for which there is a schedule.
+
+    Returns:
+        ``(R_v, R_a)``; of a modality that is absent, the ratio of the other.
+
+    Raises:
+        UsageError: ``trr`` lies between ``largest`` and 1.
+    """
+    if trr == 1.0:
+        return 1.0, 1.0
+    if trr > largest + _ROUNDING:
+        raise UsageError(
+            f"a keep ratio of {trr:g} is infeasible: all tokens leave before the last layers",
+            f"give a ratio of at most {round_down(largest)}, or 1 to keep everything",
+        )
+    if not n_video or not n_audio:
+        return trr, trr
+    rho = _audio_over_video(trr, preset)
+    kept = trr * (n_video + n_audio)
+    video = kept / (n_video + rho * n_audio)
+    audio = rho * video
+    if audio > largest:
+        return (kept - largest * n_audio) / n_video, largest
+    if video > largest:
+        return largest, (kept - largest * n_video) / n_audio
+    return video, audio
+
+
+def _audio_over_video(trr: float, preset: SelectionPreset | None) -> float:
+    rows = sorted((row[0], math.log(row[2] / row[1])) for row in preset.ratios) if preset else []
+    if not rows:
+        return 1.0
+    if trr <= rows[0][0]:
+        return math.exp(rows[0][1])
+    for (low, at_low), (high, at_high) in pairwise([*rows, (1.0, 0.0)]):
+        if trr <= high:
+            return math.exp(at_low + (at_high - at_low) * (trr - low) / (high - low))
+    return 1.0

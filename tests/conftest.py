@@ -1,0 +1,14 @@
+"""Set-up for every test: no network, one thread (tiny tensors are slower on several)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for name in [name for name in os.environ if name.startswith("SEATS_")]:
+    del os.environ[name]
+
+import torch
+
+torch.set_num_threads(1)
