@@ -107,9 +107,11 @@ class Seats:
             SeatsError: Anything else.
         """
         from seats_cli.engine.pipeline import Settings, answer
-        from seats_cli.engine.trace import write_trace
+        from seats_cli.engine.trace import check_trace_path, write_trace
         from seats_cli.media import open_clip
 
+        if trace is not None:
+            check_trace_path(Path(trace))
         settings: Settings = Settings(
             media=media or self.media,
             selection=selection or self.selection,
@@ -121,5 +123,5 @@ class Seats:
             question,
             settings,
             on_text,
-            (lambda noted, prepared: write_trace(Path(trace), noted, prepared)) if trace else None,
+            (lambda noted, prepared: write_trace(Path(trace), noted, prepared)) if trace is not None else None,
         )

@@ -47,7 +47,10 @@ def parse_seconds(text: str, name: str = "time") -> float:
     """
     parts = text.strip().split(":")
     problem = UsageError(f"{name} is {text!r}; give seconds (12.5) or hh:mm:ss (0:01:02.5), not negative")
-    if not 1 <= len(parts) <= 3 or any(not part or part[0] in "+-" for part in parts):
+    # Python reads more as numbers than people write as times: 1_0, +3, digits of other scripts.
+    if not 1 <= len(parts) <= 3 or any(not part or set(part) - set("0123456789.e-") for part in parts):
+        raise problem
+    if any(part.startswith("-") for part in parts):
         raise problem
     try:
         values = [*(float(int(part)) for part in parts[:-1]), float(parts[-1])]

@@ -75,6 +75,9 @@ MEMORY_HINT = (
     "cut the clip with --start/--end, or use --dtype bfloat16"
 )
 
+# What PyTorch's CPU allocator (Linux, Windows) and CUDA's libraries say in a plain RuntimeError.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_status_alloc_failed")
+
 # Foreign exceptions by class name, so that no heavy module is imported to recognise one.
 _FOREIGN: dict[str, tuple[type[SeatsError], str]] = {
     "OutOfMemoryError": (MemoryLimitError, MEMORY_HINT),
@@ -100,7 +103,7 @@ def explain(error: BaseException) -> SeatsError:
             if kind is InterruptedRunError:
                 return kind("interrupted")
             return kind(f"out of memory: {error}" if str(error) else "out of memory", hint)
-    # PyTorch's CPU allocator reports exhaustion as a plain RuntimeError.
-    if isinstance(error, RuntimeError) and "not enough memory" in str(error).lower():
+    text = str(error).lower()
+    if isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY):
         return MemoryLimitError(f"out of memory: {error}", MEMORY_HINT)
     return SeatsError(f"{type(error).__name__}: {error}", "run with --verbose for the full trace")

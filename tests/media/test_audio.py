@@ -219,6 +219,18 @@ def test_where_seeking_fails_everything_is_read(tmp_path, monkeypatch):
     assert loudest_seconds(waveform) == pytest.approx(1.5, abs=1e-3)
 
 
+def test_where_seeking_goes_too_far_everything_is_read(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", even_times(30, 25), sound=click(30, 26.5))
+    original = audio_room.seek
+
+    def overshoot(container, stream_index, ticks):
+        return original(container, stream_index, ticks + 4 * RATE)
+
+    monkeypatch.setattr(audio_room, "seek", overshoot)
+    _, waveform = heard(path, start_seconds=25.0, end_seconds=28.0)
+    assert loudest_seconds(waveform) == pytest.approx(1.5, abs=1e-3)
+
+
 def test_no_track_is_told_once_and_can_be_an_error(tmp_path):
     path = write_video(tmp_path / "a.mp4", TIMES)
     assert heard(path)[0].warnings == [NO_TRACK]
@@ -297,6 +309,19 @@ def test_a_sound_file_with_nothing_in_it(tmp_path):
     soundfile.write(path, np.zeros(0, np.float32), RATE)
     with pytest.raises(MediaError, match="empty"):
         open_clip(path, MediaOptions())
+
+
+@pytest.mark.parametrize(("suffix", "says"), [("wav", "cut short"), ("flac", "breaks off early")])
+def test_a_sound_file_that_was_cut_off_says_so(tmp_path, suffix, says):
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 10 * RATE)
+    soundfile.write(path, noise, RATE, subtype="PCM_16")
+    assert heard(path)[0].warnings == []
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    clip, waveform = heard(path)
+    assert 3 * RATE < waveform.size < 6 * RATE
+    np.testing.assert_allclose(waveform, noise[: waveform.size], atol=1e-4)
+    assert any(says in line for line in clip.warnings)
 
 
 def test_encoders_of_this_room_are_there():

@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -221,4 +222,40 @@ def test_nothing_stays_open_after_an_error(tmp_path):
     assert open_files(path) == 0
     path = write_video(tmp_path / "b.mp4", TIMES, container_options=ENCRYPTED)
     complaint(path)
+    assert open_files(path) == 0
+
+
+@pytest.fixture
+def loud_ffmpeg():
+    """FFmpeg's log turned on for the whole process, as other libraries do when they are imported."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    yield av.logging.ERROR
+    av.logging.set_level(before)
+
+
+def test_ffmpegs_own_log_is_silent_and_left_as_it_was(tmp_path, caplog, loud_ffmpeg):
+    path = write_video(tmp_path / "a.mov", TIMES, codec="png", pix_fmt="rgb24", damaged={5, 12, 13})
+    caplog.clear()
+    clip = open_clip(path, MediaOptions())
+    assert av.logging.get_level() == loud_ffmpeg
+    first, second = clip.frames(), clip.frames()
+    next(first)
+    next(second)
+    # Not last in, first out.
+    first.close()
+    assert av.logging.get_level() is None
+    list(second)
+    assert av.logging.get_level() == loud_ffmpeg
+    assert caplog.records == []
+
+
+def test_closing_early_never_waits_for_a_thread_that_logs(tmp_path, loud_ffmpeg):
+    path = write_video(tmp_path / "a.mp4", even_times(6, 25), size=(160, 128), damaged={3, 9, 40})
+    clip = open_clip(path, MediaOptions())
+    for _ in range(20):
+        frames = clip.frames()
+        next(frames)
+        av.logging.set_level(loud_ffmpeg)
+        frames.close()
     assert open_files(path) == 0

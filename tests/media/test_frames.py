@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from seats_cli.config import MediaOptions
 from seats_cli.errors import MediaError, UsageError
+from seats_cli.media import frames as frames_room
 from seats_cli.media import open_clip
+from seats_cli.media.frames import Losses, pick_frames
+from seats_cli.media.timeline import Timeline
 from tests.media.clips import (
     coded_image,
     even_times,
@@ -330,3 +333,60 @@ def test_a_cut_off_mkv_gives_what_is_there_and_says_so(tmp_path):
     clip = open_clip(path, MediaOptions())
     assert 2 <= clip.plan.n_frames < 16
     assert any("states 8.00 s" in line for line in clip.warnings)
+
+
+def test_frames_that_an_edit_list_hides_do_not_count(tmp_path):
+    # Written for the decoder only: presented before the film begins.
+    times = [time - Fraction(1, 2) for time in even_times(3, 25)]
+    path = write_video(tmp_path / "a.mp4", times, container_options={"avoid_negative_ts": "disabled"})
+    clip = open_clip(path, MediaOptions())
+    first = next(k for k, time in enumerate(times) if time >= 0)
+    assert kept(clip) == [first + k for k in nearest(times[first:], halves(len(times[first:]) / Fraction(25)))]
+    assert clip.video.n_source_frames == len(times) - first
+
+
+def test_lost_packets_do_not_shift_the_frames_of_an_avi(tmp_path):
+    path = write_video(
+        tmp_path / "a.avi",
+        even_times(3, 10),
+        codec="png",
+        pix_fmt="rgb24",
+        rate=10,
+        time_base=Fraction(1, 10),
+        damaged={3, 7},
+    )
+    assert kept(open_clip(path, MediaOptions())) == [0, 5, 10, 15, 20, 25]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_picking_by_the_law(data):
+    """Against a loop over all shown frames: the very one, else the nearest in reach, else the last good one."""
+    n_frames = data.draw(st.integers(2, 30))
+    ticks = np.arange(n_frames) * 10
+    wanted = sorted(data.draw(st.lists(st.integers(0, n_frames - 1), min_size=1, max_size=12)))
+    shown = {}
+    for tick in ticks.tolist():
+        fate = data.draw(st.sampled_from(["shown", "shown", "shown", "lost", "shifted"]))
+        if fate != "lost":
+            shown[tick + (data.draw(st.integers(-4, 4)) if fate == "shifted" else 0)] = tick
+    timeline = Timeline(ticks, ticks[:1], 10, Fraction(1, 100))
+    losses = Losses()
+    stream = iter(sorted(shown.items()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames_room, "_timed_from", lambda *_: (pair for pair in stream))
+        try:
+            picked = [tick for tick, _ in pick_frames("", 0, timeline, ticks[wanted], losses)]
+        except MediaError:
+            assert all(tick < ticks[wanted[0]] - 100 or tick > ticks[wanted[-1]] + 100 for tick in shown)
+            return
+    usable = sorted(tick for tick in shown if tick >= ticks[wanted[0]] - 100)
+    stood_in = 0
+    for tick, place in zip(picked, wanted, strict=True):
+        due = int(ticks[place])
+        best = min(usable, key=lambda t: (abs(t - due), t))
+        if abs(best - due) > 5:
+            stood_in += 1
+            best = max((t for t in usable if t < due), default=usable[0])
+        assert tick == best
+    assert losses.stood_in == stood_in

@@ -18,7 +18,7 @@ def blocks_of(sound, step, rate=RATE, start=0.0, times=None):
 
 
 def ramp(n):
-    return (np.arange(n, dtype=np.float32) + 1) / (2 * n + 2)
+    return ((np.arange(n) + 1) / (2 * n + 2)).astype(np.float32)
 
 
 def test_consecutive_blocks_come_out_as_they_went_in():
@@ -142,6 +142,21 @@ def test_a_rate_that_changes_on_the_way():
     assert waveform.size == 3 * RATE
     assert np.median(np.abs(waveform - 0.25)) < 1e-3
     assert placed.gap_seconds == 0.0
+
+
+def test_a_part_may_begin_hours_into_the_sound():
+    sound = ramp(10 * RATE)
+    waveform, placed = place_blocks(blocks_of(sound, 1000, start=20_000.0), 0.0, 20_002.0, 20_004.0)
+    np.testing.assert_array_equal(waveform, sound[2 * RATE : 4 * RATE])
+    assert placed.lines() == []
+
+
+@pytest.mark.parametrize("offset", [-90_000.0, 90_000.0])
+def test_a_track_on_another_clock_is_laid_at_the_start_with_a_warning(offset):
+    sound = ramp(2 * RATE)
+    waveform, placed = place_blocks(blocks_of(sound, 1000, start=offset), 0.0, 0.0, None)
+    np.testing.assert_array_equal(waveform, sound)
+    assert placed.n_jumps == 1
 
 
 def test_reading_stops_where_the_part_ends():

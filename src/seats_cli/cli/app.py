@@ -11,16 +11,21 @@ import typer
 from seats_cli import __version__
 from seats_cli.cli import ask, demo, doctor, profile
 from seats_cli.cli.console import complain, run
+from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
 
 EPILOG = (
     "Exit codes: 0 ok, 1 other, 2 usage, 3 media, 4 model, 5 out of memory, 6 some clips failed, 130 interrupted."
 )
+COMMANDS = {"ask": ask.ask, "profile": profile.profile, "demo": demo.demo, "doctor": doctor.doctor}
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 app = typer.Typer(
     name="seats",
     help="Ask questions of a local video or audio file with a Qwen-Omni model that keeps a tenth of its tokens.",
     epilog=EPILOG,
+    cls=PlainGroup,
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -42,35 +47,43 @@ def root(
     """Ask questions of a local video or audio file with a Qwen-Omni model that keeps a tenth of its tokens."""
 
 
-app.command("ask")(ask.ask)
-app.command("profile")(profile.profile)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=PlainCommand, epilog=EPILOG)(_command)
 
 
 def _dispatch() -> int:
+    if len(sys.argv) == 3 and sys.argv[1] == "--show-completion" and sys.argv[2] in SHELLS:
+        # A shell may be named; without one Typer looks for the one that runs this.
+        os.environ["_SEATS_COMPLETE"] = f"source_{sys.argv[2]}"
     try:
         # Outside standalone mode an Exit comes back as its code, and usage errors are ours to word.
-        return int(app(standalone_mode=False) or 0)
+        return int(app(prog_name="seats", standalone_mode=False) or 0)
     except Exception as error:
-        if type(error).__name__ == "Abort":
+        kind = type(error).__name__
+        if kind == "Abort":
             raise KeyboardInterrupt from None
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            context = getattr(error, "ctx", None)
-            if type(error).__name__ == "NoArgsIsHelpError":
-                sys.stderr.write(f"{error.format_message()}\n")
-                return 2
-            path = context.command_path if context is not None else "seats"
-            complain(UsageError(error.format_message().rstrip("."), f"see: {path} --help"))
-            return 2
-        raise
+        if not hasattr(error, "format_message"):
+            raise
+        message = str(error.format_message())
+        if kind == "NoArgsIsHelpError":
+            sys.stderr.write(f"{message}\n")
+        else:
+            # Of some libraries' making, and no help to anyone.
+            message = message.replace("Value error, ", "").rstrip(".")
+            path = " ".join(["seats", *(name for name in sys.argv[1:2] if name in COMMANDS)])
+            complain(UsageError(message, f"see: {path} --help"))
+        return UsageError.exit_code
 
 
 def main() -> None:
     """Run the command line and exit."""
-    # A broken file name must not end a batch: what is not UTF-8 is written with backslashes.
+    # A broken file name must not end a batch: what the encoding lacks is written with backslashes.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.exit(run(_dispatch, verbose="--verbose" in sys.argv))
+    sys.exit(run(_dispatch, verbose=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,33 +7,30 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from seats_cli.errors import SeatsError, explain
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
-"""Terminal control characters, made visible; tab and newline are left to the caller."""
-
-
-@cache
-def stderr() -> Console:
-    """The console of reports, notices and errors. Honours NO_COLOR and the terminal's width."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=False)
+    from rich.console import RenderableType
 
 
 def harmless(text: str) -> str:
-    """``text`` without the power to move a terminal's cursor, and writable as UTF-8."""
-    return text.translate(CONTROL).encode("utf-8", "backslashreplace").decode("utf-8")
+    """``text`` without the power to steer a terminal; its lines and tabs stay."""
+    from seats_cli.render import plain
+
+    return "\n".join("\t".join(map(plain, line.split("\t"))) for line in text.split("\n"))
+
+
+def cell(text: str) -> str:
+    """A path as one cell of tab-separated lines: tabs, newlines and the like are escaped, spaces stay."""
+    from seats_cli.render import plain
+
+    return plain(text)
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line of a tab-separated file: tabs and newlines become spaces."""
+    """Text as one cell of tab-separated lines: runs of white space become one space."""
     return harmless(" ".join(text.split()))
 
 
@@ -43,41 +40,72 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def show(renderable: RenderableType) -> None:
-    """To stderr, with rich."""
-    stderr().print(renderable)
+def show(renderable: RenderableType, *, stderr: bool = True) -> None:
+    """To stderr or stdout, with rich: for the terminal's width, without colours if NO_COLOR is set."""
+    from rich.console import Console
+
+    Console(stderr=stderr, highlight=False).print(renderable)
 
 
-def notice(message: str) -> None:
+def notice(message: str, lead: str = "seats: ") -> None:
     """One plain line to stderr."""
-    sys.stderr.write(harmless(f"seats: {message}") + "\n")
+    sys.stderr.write(f"{lead}{cell(message)}\n")
     sys.stderr.flush()
 
 
 def complain(error: SeatsError, about: str = "") -> None:
     """An error on one line, what to do about it on the next."""
-    notice(f"{about}: {error}" if about and about not in str(error) else str(error))
+    # Errors hold no runs of white space, and paths may.
+    named = not about or " ".join(about.split()) in str(error)
+    notice(str(error) if named else f"{about}: {error}")
     if error.hint:
-        sys.stderr.write(harmless(f"  hint: {error.hint}") + "\n")
+        notice(error.hint, "  hint: ")
 
 
-def run(body: Callable[[], Any], *, verbose: bool) -> int:
+def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError:
+    """Say what went wrong.
+
+    Args:
+        caught: Any exception.
+        verbose: Print the trace of one that was not expected.
+        about: The clip it happened to; named unless the message does.
+
+    Returns:
+        It, as one for the user.
+    """
+    known = explain(caught)
+    if verbose and known is not caught and not isinstance(caught, KeyboardInterrupt):
+        traceback.print_exception(caught)
+    complain(known, about)
+    return known
+
+
+def _hush() -> None:
+    """Point the streams that nobody reads any more at nothing, so that the exit is silent too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def run(body: Callable[[], int], *, verbose: bool) -> int:
     """Call ``body``; turn whatever it raises into a line on stderr and an exit code.
 
     Args:
-        body: Returns an exit code, or None for 0.
+        body: Returns an exit code.
         verbose: Print the trace of unexpected errors.
     """
     try:
-        return int(body() or 0)
+        return body()
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`): nothing to say and nobody to say it to.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hush()
         return 1
-    except (Exception, KeyboardInterrupt) as error:
-        known = explain(error)
-        if verbose and known is not error:
-            traceback.print_exc()
-        complain(known)
-        return known.exit_code
+    except (Exception, KeyboardInterrupt) as caught:
+        try:
+            return fail(caught, verbose=verbose).exit_code
+        except OSError:
+            _hush()
+            return explain(caught).exit_code

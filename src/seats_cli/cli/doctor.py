@@ -1,19 +1,17 @@
-"""``seats doctor``: what is here, for a bug report."""
+"""``seats doctor``: what is here, for a bug report. Plain text, no secrets, and no section can stop the rest."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
-import platform
-import sys
+import re
 from collections.abc import Callable
-
-import typer
 
 from seats_cli import __version__
 from seats_cli.cli import options as opt
-from seats_cli.cli.console import run, write
+from seats_cli.cli.command import command
+from seats_cli.cli.console import one_line, write
+
+Rows = list[tuple[str, str]]
 
 PACKAGES = (
     "torch", "torchvision", "transformers", "accelerate", "huggingface-hub", "safetensors", "av", "soundfile",
@@ -22,15 +20,32 @@ PACKAGES = (
 KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface", "triton": "triton"}
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "flac", "vorbis")
 
+SHOWN = ("SEATS_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "CUDA_VISIBLE_", "PYTORCH_", "NO_COLOR", "OMP_NUM_")
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"\b(hf|sk|ghp|github_pat)_\w{8,}|(?<=://)[^/@\s]*@")
+
+
+def without_secrets(name: str, value: str) -> str:
+    """A variable's value with tokens and the user part of URLs taken out."""
+    return "(set)" if SECRET_NAME.search(name) else SECRET_VALUE.sub("(hidden)", value)
+
 
 def _version(package: str) -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 
 
-def _system() -> list[tuple[str, str]]:
+def _packages() -> Rows:
+    return [("seats-cli", __version__), *((name, _version(name)) for name in PACKAGES)]
+
+
+def _system() -> Rows:
+    import platform
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = [("python", platform.python_version()), ("system", platform.platform()), ("cores", str(cores))]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -39,7 +54,7 @@ def _system() -> list[tuple[str, str]]:
     return rows
 
 
-def _devices() -> list[tuple[str, str]]:
+def _devices() -> Rows:
     import torch
 
     if not torch.cuda.is_available():
@@ -52,18 +67,20 @@ def _devices() -> list[tuple[str, str]]:
     return rows
 
 
-def _kernels() -> list[tuple[str, str]]:
+def _kernels() -> Rows:
+    import importlib.util
+
     rows = [("sdpa", "yes"), ("eager", "yes")]
     return rows + [(name, "yes" if importlib.util.find_spec(module) else "no") for name, module in KERNELS.items()]
 
 
-def _codecs() -> list[tuple[str, str]]:
+def _codecs() -> Rows:
     from seats_cli.media import can_decode
 
     return [(name, "yes" if can_decode(name) else "no") for name in CODECS]
 
 
-def _models() -> list[tuple[str, str]]:
+def _models() -> Rows:
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -72,22 +89,21 @@ def _models() -> list[tuple[str, str]]:
     except CacheNotFound:
         cached = []
     rows = [
-        (r.repo_id, f"{r.size_on_disk_str}, {len(r.revisions)} revisions")
+        (r.repo_id, f"{r.size_on_disk_str}, {len(r.revisions)} revision{'s' * (len(r.revisions) != 1)}")
         for r in cached
         if "omni" in r.repo_id.lower()
     ]
     return sorted(rows) or [("none", "fetch one: hf download Qwen/Qwen2.5-Omni-7B")]
 
 
-def _settings() -> list[tuple[str, str]]:
-    shown = [name for name in sorted(os.environ) if name.startswith(("SEATS_", "HF_", "CUDA_VISIBLE"))]
-    # A token must never reach a bug report.
-    return [(name, "(set)" if "TOKEN" in name else os.environ[name]) for name in shown]
+def _settings() -> Rows:
+    shown = [name for name in sorted(os.environ) if name.startswith(SHOWN)]
+    return [(name, without_secrets(name, os.environ[name])) for name in shown] or [("none", "")]
 
 
-SECTIONS: dict[str, Callable[[], list[tuple[str, str]]]] = {
+SECTIONS: dict[str, Callable[[], Rows]] = {
     "system": _system,
-    "packages": lambda: [("seats-cli", __version__), *((name, _version(name)) for name in PACKAGES)],
+    "packages": _packages,
     "devices": _devices,
     "attention kernels": _kernels,
     "decoders": _codecs,
@@ -96,20 +112,15 @@ SECTIONS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 }
 
 
-def doctor(verbose: opt.Verbose = False) -> None:
-    """Print versions, devices, attention kernels, decoders and cached models: paste it into a bug report."""
-
-    def body() -> int:
-        broken = 0
-        for title, section in SECTIONS.items():
-            write(f"{title}\n")
-            try:
-                rows = section()
-            except Exception as error:
-                rows, broken = [("failed", f"{type(error).__name__}: {error}")], 1
-            for name, value in rows:
-                write(f"  {name:<22} {value}\n")
-        return broken
-
-    sys.stdout.flush()
-    raise typer.Exit(run(body, verbose=verbose))
+@command()
+def doctor(verbose: opt.Verbose = False) -> int:
+    """Print what is installed and found, to paste into a bug report."""
+    for title, section in SECTIONS.items():
+        write(f"{title}\n")
+        try:
+            rows = section()
+        except Exception as error:
+            rows = [("failed", without_secrets("", f"{type(error).__name__}: {error}"))]
+        for name, value in rows:
+            write(f"  {name:<22} {one_line(value)}".rstrip() + "\n")
+    return 0

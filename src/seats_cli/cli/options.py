@@ -1,86 +1,157 @@
-"""Options that several commands share, each said once: flag, environment variable, help, panel."""
+"""Options that several commands share, each said once: flag, environment variable, help, panel, values."""
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from seats_cli.config import (
     DEFAULT_MODEL,
-    MediaOptions,
-    ModelOptions,
-    SelectionOptions,
-    parse_seconds,
+    Attention,
+    AudioMode,
+    Dtype,
+    KvCache,
+    ScoreNorm,
+    ScoreWith,
 )
-from seats_cli.errors import UsageError
 
 MODEL, MEDIA, SELECTION, GENERATION, OUTPUT = "Model", "Media", "Token selection", "Answer", "Output"
 
+# The names that are completed. Tests hold them equal to what there is, which takes long to import.
+MethodName = Literal["seats", "full"]
+KNOWN_MODELS = (DEFAULT_MODEL, "Qwen/Qwen2.5-Omni-3B")
 
-def _option(*names: str, panel: str, help: str, env: str | None = None, **more: Any) -> Any:
+
+def _number(text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def _whole_number(text: str | int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+# Typer's own messages do not say what was given.
+NUMBER: dict[str, Any] = {"parser": _number, "metavar": "<number>"}
+WHOLE: dict[str, Any] = {"parser": _whole_number, "metavar": "<integer>"}
+
+
+def option(*names: str, panel: str, help: str, env: str | None = None, **more: Any) -> Any:
+    """An option in a panel of the help."""
     return typer.Option(*names, rich_help_panel=panel, help=help, envvar=env, **more)
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    return [name for name in KNOWN_MODELS if name.startswith(incomplete)]
+
+
+def _complete_device(incomplete: str) -> list[str]:
+    return [name for name in ("auto", "cpu", "cuda", "cuda:0") if name.startswith(incomplete)]
+
+
+def _complete_device_map(incomplete: str) -> list[str]:
+    return [name for name in ("auto", "balanced", "balanced_low_0", "sequential") if name.startswith(incomplete)]
 
 
 Model = Annotated[
     str,
-    _option("--model", "-m", panel=MODEL, env="SEATS_MODEL", help="Hugging Face Hub id or checkpoint folder."),
+    option(
+        "--model",
+        "-m",
+        panel=MODEL,
+        env="SEATS_MODEL",
+        autocompletion=_complete_model,
+        metavar="<id|folder>",
+        help="Hugging Face Hub id or checkpoint folder.",
+    ),
 ]
 Revision = Annotated[
     str | None,
-    _option("--revision", panel=MODEL, env="SEATS_REVISION", help="Branch, tag or commit of a Hub id."),
+    option(
+        "--revision",
+        panel=MODEL,
+        env="SEATS_REVISION",
+        metavar="<name>",
+        help="Branch, tag or commit of a Hub id.",
+    ),
 ]
 DtypeName = Annotated[
+    Dtype, option("--dtype", panel=MODEL, env="SEATS_DTYPE", help="auto: bfloat16 on a GPU, float32 on the CPU.")
+]
+Device = Annotated[
     str,
-    _option(
-        "--dtype",
+    option(
+        "--device",
         panel=MODEL,
-        env="SEATS_DTYPE",
-        help="auto, float32, float16 or bfloat16. auto: bfloat16 on a GPU, float32 on the CPU.",
+        env="SEATS_DEVICE",
+        autocompletion=_complete_device,
+        metavar="<device>",
+        help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1, ...",
     ),
 ]
-Device = Annotated[str, _option("--device", panel=MODEL, env="SEATS_DEVICE", help="auto, cpu, cuda, cuda:1, ...")]
 DeviceMap = Annotated[
     str | None,
-    _option("--device-map", panel=MODEL, env="SEATS_DEVICE_MAP", help="Spread over devices: auto, balanced, ..."),
-]
-Attn = Annotated[
-    str,
-    _option(
-        "--attn",
+    option(
+        "--device-map",
         panel=MODEL,
-        env="SEATS_ATTN",
-        help="Attention kernel: auto, sdpa, flash_attention_2 or eager.",
+        env="SEATS_DEVICE_MAP",
+        autocompletion=_complete_device_map,
+        metavar="<map>",
+        help="Spread the model over devices: auto, balanced, ...",
     ),
 ]
+Attn = Annotated[
+    Attention,
+    option("--attn", panel=MODEL, env="SEATS_ATTN", help="Attention kernel. auto: the best that imports."),
+]
 Offline = Annotated[
-    bool, _option("--offline", panel=MODEL, env="SEATS_OFFLINE", help="Never reach for the network.")
+    bool, option("--offline", panel=MODEL, env="SEATS_OFFLINE", help="Never reach for the network.")
 ]
 
-Fps = Annotated[float, _option("--fps", panel=MEDIA, env="SEATS_FPS", help="Frames per second of clip time.")]
+Fps = Annotated[float, option("--fps", panel=MEDIA, env="SEATS_FPS", **NUMBER, help="Frames per second.")]
 MaxFrames = Annotated[
     int,
-    _option(
+    option(
         "--max-frames",
         panel=MEDIA,
         env="SEATS_MAX_FRAMES",
+        **WHOLE,
         help="At most this many frames, spread uniformly when it binds.",
     ),
 ]
 MinPixels = Annotated[
     int | None,
-    _option("--min-pixels", panel=MEDIA, help="Least pixels per frame. Default: 128 merged tokens per grid."),
+    option(
+        "--min-pixels",
+        panel=MEDIA,
+        env="SEATS_MIN_PIXELS",
+        **WHOLE,
+        help="Least pixels per frame. Default: 128 merged tokens per grid.",
+    ),
 ]
 MaxPixels = Annotated[
     int | None,
-    _option("--max-pixels", panel=MEDIA, help="Most pixels per frame. Default: 144 merged tokens per grid."),
+    option(
+        "--max-pixels",
+        panel=MEDIA,
+        env="SEATS_MAX_PIXELS",
+        **WHOLE,
+        help="Most pixels per frame. Default: 144 merged tokens per grid.",
+    ),
 ]
-Start = Annotated[str | None, _option("--start", panel=MEDIA, help="Begin here: seconds or hh:mm:ss.")]
-End = Annotated[str | None, _option("--end", panel=MEDIA, help="End here: seconds or hh:mm:ss.")]
+Start = Annotated[
+    str | None, option("--start", panel=MEDIA, metavar="<time>", help="Begin here: seconds or hh:mm:ss.")
+]
+End = Annotated[str | None, option("--end", panel=MEDIA, metavar="<time>", help="End here: seconds or hh:mm:ss.")]
 Audio = Annotated[
-    str,
-    _option(
+    AudioMode,
+    option(
         "--audio",
         panel=MEDIA,
         env="SEATS_AUDIO",
@@ -88,146 +159,64 @@ Audio = Annotated[
     ),
 ]
 RequireAudio = Annotated[
-    bool, _option("--require-audio", panel=MEDIA, help="A clip without an audible track is an error.")
+    bool, option("--require-audio", panel=MEDIA, help="A clip without an audible track is an error.")
 ]
 
 Method = Annotated[
-    str, _option("--method", panel=SELECTION, env="SEATS_METHOD", help="seats, or full to keep every token.")
+    MethodName, option("--method", panel=SELECTION, env="SEATS_METHOD", help="full keeps every token.")
+]
+Trr = Annotated[
+    float,
+    option(
+        "--trr",
+        "-r",
+        panel=SELECTION,
+        env="SEATS_TRR",
+        **NUMBER,
+        help="Token retention ratio R in (0, 1]: the fraction KEPT, averaged over all layers.",
+    ),
 ]
 VideoTrr = Annotated[
     float | None,
-    _option("--video-trr", panel=SELECTION, help="Visual ratio R_v; with --audio-trr, in place of --trr."),
+    option("--video-trr", panel=SELECTION, **NUMBER, help="Visual ratio R_v, with --audio-trr, in place of R."),
 ]
 AudioTrr = Annotated[
-    float | None, _option("--audio-trr", panel=SELECTION, help="Audio ratio R_a; with --video-trr.")
+    float | None, option("--audio-trr", panel=SELECTION, **NUMBER, help="Audio ratio R_a; with --video-trr.")
 ]
 KvCacheName = Annotated[
-    str,
-    _option(
+    KvCache,
+    option(
         "--kv-cache",
         panel=SELECTION,
         env="SEATS_KV_CACHE",
         help="staged: later answer tokens still see the clip. text: the published behaviour.",
     ),
 ]
+Schedule = Annotated[
+    str | None,
+    option(
+        "--schedule",
+        panel=SELECTION,
+        metavar="<layers>",
+        help="Four layers to drop before, 0-based, such as 16,18,20,23. Default: the model's.",
+    ),
+]
 Scale = Annotated[
-    float, _option("--scale", panel=SELECTION, help="lambda: the ratio before the LLM over the average.")
+    float, option("--scale", panel=SELECTION, **NUMBER, help="lambda: the ratio before the LLM over the average.")
 ]
 WindowTemperature = Annotated[
     float | None,
-    _option(
-        "--window-temperature",
-        panel=SELECTION,
-        help="Of the window softmax. Default: the model's published one.",
-    ),
+    option("--window-temperature", panel=SELECTION, **NUMBER, help="Of the window softmax. Default: the model's."),
 ]
 ScoreWithName = Annotated[
-    str,
-    _option("--score-with", panel=SELECTION, help="Projections that score tokens: previous or next layer's."),
+    ScoreWith, option("--score-with", panel=SELECTION, help="The layer whose projections score tokens at a drop.")
 ]
 ScoreNormName = Annotated[
-    str,
-    _option("--score-norm", panel=SELECTION, help="none (published), or standard: window scores to mean 0, sd 1."),
+    ScoreNorm,
+    option("--score-norm", panel=SELECTION, help="standard: window scores to mean 0, deviation 1."),
 ]
-Schedule = Annotated[
-    str | None,
-    _option(
-        "--schedule",
-        panel=SELECTION,
-        help="Layers to drop before, 0-based: b1,b2,b3,b4, such as 16,18,20,23.",
-    ),
+
+AsJson = Annotated[bool, option("--json", panel=OUTPUT, help="JSON on stdout, one object on a line.")]
+Verbose = Annotated[
+    bool, option("--verbose", "-v", panel=OUTPUT, help="Show the trace of errors that were not expected.")
 ]
-Verbose = Annotated[bool, _option("--verbose", "-v", panel=OUTPUT, help="Show the trace of unexpected errors.")]
-
-
-def parse_schedule(text: str | None) -> tuple[int, ...] | None:
-    """Read ``16,18,20,23``.
-
-    Raises:
-        UsageError: It is not a list of whole numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--schedule is {text!r}; give four layers such as 16,18,20,23") from None
-
-
-def media_options(
-    *,
-    fps: float,
-    max_frames: int,
-    min_pixels: int | None,
-    max_pixels: int | None,
-    start: str | None,
-    end: str | None,
-    audio: str,
-    require_audio: bool,
-) -> MediaOptions:
-    """Check the media flags."""
-    return MediaOptions(
-        fps=fps,
-        max_frames=max_frames,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        start_seconds=None if start is None else parse_seconds(start, "--start"),
-        end_seconds=None if end is None else parse_seconds(end, "--end"),
-        audio=audio,  # type: ignore[arg-type]
-        require_audio=require_audio,
-    )
-
-
-def model_options(
-    *,
-    model: str = DEFAULT_MODEL,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    device_map: str | None = None,
-    attn: str = "auto",
-    offline: bool = False,
-    weights: str = "auto",
-) -> ModelOptions:
-    """Check the model flags, and cut the network before the hub library is imported."""
-    options = ModelOptions(
-        model=model,
-        revision=revision,
-        dtype=dtype,  # type: ignore[arg-type]
-        device=device,
-        device_map=device_map,
-        attn=attn,  # type: ignore[arg-type]
-        offline=offline,
-        weights=weights,  # type: ignore[arg-type]
-    )
-    if options.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    return options
-
-
-def selection_options(
-    *,
-    method: str,
-    trr: float,
-    video_trr: float | None,
-    audio_trr: float | None,
-    kv_cache: str,
-    scale: float = 1.4,
-    window_temperature: float | None = None,
-    score_with: str = "previous",
-    score_norm: str = "none",
-    schedule: str | None = None,
-) -> SelectionOptions:
-    """Check the selection flags."""
-    return SelectionOptions(
-        method=method,
-        trr=trr,
-        video_trr=video_trr,
-        audio_trr=audio_trr,
-        kv_cache=kv_cache,  # type: ignore[arg-type]
-        scale=scale,
-        temperature=window_temperature,
-        score_with=score_with,  # type: ignore[arg-type]
-        score_norm=score_norm,  # type: ignore[arg-type]
-        drop_before_layer=parse_schedule(schedule),
-    )

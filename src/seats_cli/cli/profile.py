@@ -8,311 +8,198 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
-from seats_cli.cli.console import notice, run, show, write
-from seats_cli.config import DEFAULT_MODEL, DEFAULT_TRRS, MediaOptions, ModelOptions, SelectionOptions
-from seats_cli.errors import ModelError, UsageError
+from seats_cli.cli.command import command
+from seats_cli.cli.console import notice, show, write
+from seats_cli.cli.workload import Workload, check_selection, load_for_profile, spec_without_weights
+from seats_cli.config import DEFAULT_TRRS, MediaOptions, ModelOptions, SelectionOptions, Weights
+from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from seats_cli.engine.prepare import ClipShape
     from seats_cli.media import Clip
-    from seats_cli.models.base import ModelSpec, OmniModel
-    from seats_cli.models.loading import LoadedModel
-    from seats_cli.report import ProfileReport
+    from seats_cli.models.base import ModelSpec
+    from seats_cli.report import MediaInfo, ProfileReport
 
-WORKLOAD = "Workload"
-# The paper's workload: frames of 9 x 16 merged tokens.
-GRID_ROWS, GRID_COLUMNS = 9, 16
+WORKLOAD, MEASUREMENT = "Workload", "Measurement"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Workload:
-    """A clip on disk, or frames and seconds made up."""
+class _Rounds:
+    """How often everything is run."""
 
-    media: str | None
-    frames: int
-    seconds: float
-    text_tokens: int
+    runs: int | None
+    warmup: int
+    stock: bool
 
     def __post_init__(self) -> None:
-        if self.frames < 0 or self.seconds < 0:
-            raise UsageError(f"--frames {self.frames} and --seconds {self.seconds:g} must be 0 or more")
-        if self.media is None and self.frames == 0 and self.seconds == 0:
-            raise UsageError("--frames 0 and --seconds 0 leave nothing to prefill")
-        if self.text_tokens < 8:
-            raise UsageError(f"--text-tokens is {self.text_tokens}; a prompt has at least 8")
+        if self.runs is not None and self.runs < 1:
+            raise UsageError(f"--runs is {self.runs}; it must be at least 1")
+        if self.warmup < 0:
+            raise UsageError(f"--warmup is {self.warmup}; it must be 0 or more")
 
 
-def _clip_maker(workload: _Workload, media: MediaOptions, factor: int) -> Callable[[], Clip]:
-    from seats_cli.media import NoiseClip, open_clip
-
-    if workload.media is not None:
-        path = workload.media
-        return lambda: open_clip(path, media)
-    span = workload.frames / media.fps if workload.frames else workload.seconds
-
-    def make() -> Clip:
-        return NoiseClip(
-            n_frames=workload.frames,
-            seconds=span,
-            width=GRID_COLUMNS * factor,
-            height=GRID_ROWS * factor,
-            fps=media.fps,
-            audio_seconds=workload.seconds,
-        )
-
-    return make
+def _rounds(
+    runs: Annotated[
+        int | None,
+        opt.option(
+            "--runs",
+            panel=MEASUREMENT,
+            show_default="10; 3 on a CPU",
+            **opt.WHOLE,
+            help="Rounds that count: medians are shown.",
+        ),
+    ] = None,
+    warmup: Annotated[int, opt.option("--warmup", panel=MEASUREMENT, **opt.WHOLE, help="Rounds before them.")] = 1,
+    stock: Annotated[
+        bool, opt.option("--stock", panel=MEASUREMENT, help="Also measure transformers' own forward.")
+    ] = False,
+) -> _Rounds:
+    return _Rounds(runs=runs, warmup=warmup, stock=stock)
 
 
-def _exact_grid(workload: _Workload, media: MediaOptions, factor: int) -> MediaOptions:
-    """Made-up frames have the size they are wanted in; no pixel budget may change it."""
-    if workload.media is not None:
-        return media
-    area = GRID_ROWS * GRID_COLUMNS * factor * factor
-    return dataclasses.replace(media, min_pixels=area, max_pixels=area)
+def settings_of(selection: SelectionOptions, trrs: list[float] | None) -> list[SelectionOptions]:
+    """One setting per ratio; the pair of ratios, where it is given, stands in place of them."""
+    if selection.video_trr is not None:
+        return [selection]
+    ratios = dict.fromkeys(trrs or DEFAULT_TRRS)
+    return [dataclasses.replace(selection, trr=ratio) for ratio in ratios]
 
 
-def _spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelSpec]:
-    """From a known name, a folder or the cache: the config is all that is needed."""
-    from seats_cli.models import family_of, named_architecture
+def _media_info(clip: Clip, shape: ClipShape, spec: ModelSpec, n_text: int) -> MediaInfo:
+    """A clip on disk, as the report has it."""
+    from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt
+    from seats_cli.engine.pipeline import Prepared, media_info
+    from seats_cli.engine.prepare import lay_out
 
-    try:
-        family, config = named_architecture(options.model)
-    except ModelError:
-        from seats_cli.models.loading import find_config
-
-        model_type, config = find_config(options)
-        family = family_of(model_type)
-    return family, family.spec_of(options.model, config)
+    layout = lay_out(shape, synthetic_prompt(spec, n_text, shape), spec)
+    return media_info(Prepared(clip, clip.waveform(), shape, layout, plan_of(spec, layout, FULL)))
 
 
-def _analytic(
-    workload: _Workload, options: ModelOptions, media: MediaOptions, settings: list[SelectionOptions]
-) -> ProfileReport:
+def _analytic(workload: Workload, options: ModelOptions, settings: list[SelectionOptions]) -> ProfileReport:
     from seats_cli.engine.analytic import analytic_profile
     from seats_cli.engine.prepare import clip_shape
 
-    family, spec = _spec_without_weights(options)
-    media = _exact_grid(workload, media, spec.pixel_factor)
-    clip = _clip_maker(workload, media, spec.pixel_factor)()
-    shape = clip_shape(clip, round(clip.seconds_audio * 16_000), family, spec, media)
-    frames = clip.plan.n_frames if clip.plan else 0
-    seconds = max(clip.seconds_video, clip.seconds_audio)
-    source = "clip" if workload.media else "synthetic"
+    family, spec = spec_without_weights(options)
+    clip = workload.maker(spec.pixel_factor)()
+    n_samples = round(clip.seconds_audio * 16_000)
+    shape = clip_shape(clip, n_samples, family, spec, workload.options(spec.pixel_factor))
     return analytic_profile(
         family,
         spec,
         shape,
         settings,
         n_text=workload.text_tokens,
-        workload=(source, frames, seconds),
+        workload=(
+            workload.source,
+            clip.plan.n_frames if clip.plan else 0,
+            max(clip.seconds_video, clip.seconds_audio),
+        ),
+        media=_media_info(clip, shape, spec, workload.text_tokens) if workload.path else None,
         warnings=clip.warnings,
     )
 
 
-def _stand_in(options: ModelOptions, why: str) -> tuple[LoadedModel, str]:
-    from seats_cli.models import named_architecture
-    from seats_cli.models.loading import build_random
+def _progress(n_rounds: int) -> Callable[[str], None]:
+    """Says which round begins; in each the full run comes first."""
+    begun = 0
 
-    family, _ = named_architecture(options.model)
-    name, config = family.stand_in
-    small = dataclasses.replace(options, model=name, weights="random")
-    return build_random(small, family, config), (
-        f"measured on a {name}, random weights, instead of {options.model}: {why}; its times are not the 7B's"
-    )
+    def on_round(label: str) -> None:
+        nonlocal begun
+        if label == "full":
+            begun += 1
+            notice(f"round {begun} of {n_rounds}")
 
-
-def _load(options: ModelOptions) -> tuple[LoadedModel, str]:
-    """The model to measure, and a note on what it is instead of what was asked for."""
-    from seats_cli.models import named_architecture
-    from seats_cli.models.loading import choose_device, load
-
-    on_cpu = choose_device(options.device).type == "cpu"
-    if options.weights == "random":
-        named_architecture(options.model)
-        # Asking for the CPU by name is asking for the wait.
-        if on_cpu and options.device == "auto":
-            return _stand_in(options, "there is no GPU here (--device cpu insists)")
-        return load(options), f"random weights of {options.model}'s dimensions: times are real, answers are not"
-    try:
-        return load(options), ""
-    except ModelError as error:
-        if not on_cpu:
-            named_architecture(options.model)
-            random = dataclasses.replace(options, weights="random")
-            return load(random), f"random weights of {options.model}'s dimensions: {error}"
-        try:
-            return _stand_in(options, f"there is no GPU here and {error}")
-        except ModelError:
-            raise error from None
+    return on_round
 
 
 def _measured(
-    workload: _Workload,
-    options: ModelOptions,
-    media: MediaOptions,
-    settings: list[SelectionOptions],
-    *,
-    runs: int | None,
-    warmup: int,
-    stock: bool,
-    quiet: bool,
+    workload: Workload, options: ModelOptions, settings: list[SelectionOptions], rounds: _Rounds, quiet: bool
 ) -> ProfileReport:
     from seats_cli.engine.benchmark import make_workbench, measured_profile
 
-    loaded, note = _load(options)
+    loaded, note = load_for_profile(options)
     if note and not quiet:
         notice(note)
     factor = loaded.model.spec.pixel_factor
-    media = _exact_grid(workload, media, factor)
-    bench = make_workbench(loaded, _clip_maker(workload, media, factor), media, workload.text_tokens)
-    default_runs = 3 if loaded.model.device.type == "cpu" else 10
+    bench = make_workbench(loaded, workload.maker(factor), workload.options(factor), workload.text_tokens)
+    runs = rounds.runs or (3 if loaded.model.device.type == "cpu" else 10)
     return measured_profile(
         bench,
         settings,
-        runs=default_runs if runs is None else runs,
-        warmup=warmup,
-        stock=stock,
-        source="clip" if workload.media else "synthetic",
+        runs=runs,
+        warmup=rounds.warmup,
+        stock=rounds.stock,
+        source=workload.source,
         note=note,
-        on_round=None if quiet else lambda label: notice(f"running {label}"),
+        on_round=None if quiet else _progress(runs + rounds.warmup),
     )
 
 
+@command(
+    loading=bundles.model_options, media=bundles.media_options, selection=bundles.selection_options, rounds=_rounds
+)
 def profile(
-    media: Annotated[
+    path: Annotated[
         str | None, typer.Argument(metavar="[MEDIA]", help="A clip. Default: the paper's workload, made up.")
     ] = None,
-    model: opt.Model = DEFAULT_MODEL,
-    revision: opt.Revision = None,
-    dtype: opt.DtypeName = "auto",
-    device: opt.Device = "auto",
-    device_map: opt.DeviceMap = None,
-    attn: opt.Attn = "auto",
-    offline: opt.Offline = False,
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights", rich_help_panel=opt.MODEL, help="auto, or random: true dimensions with no download."
-        ),
-    ] = "auto",
     frames: Annotated[
         int,
-        typer.Option("--frames", rich_help_panel=WORKLOAD, help="Made-up frames of 144 merged tokens per grid."),
+        opt.option("--frames", panel=WORKLOAD, **opt.WHOLE, help="Made-up frames, 144 tokens per grid."),
     ] = 128,
-    seconds: Annotated[
-        float, typer.Option("--seconds", rich_help_panel=WORKLOAD, help="Seconds of made-up sound.")
-    ] = 64.0,
+    seconds: Annotated[float, opt.option("--seconds", panel=WORKLOAD, **opt.NUMBER, help="Made-up sound.")] = 64.0,
     text_tokens: Annotated[
-        int, typer.Option("--text-tokens", rich_help_panel=WORKLOAD, help="Text tokens of the prompt.")
+        int, opt.option("--text-tokens", panel=WORKLOAD, **opt.WHOLE, help="Text tokens of the prompt.")
     ] = 80,
-    fps: opt.Fps = 2.0,
-    max_frames: opt.MaxFrames = 768,
-    min_pixels: opt.MinPixels = None,
-    max_pixels: opt.MaxPixels = None,
-    start: opt.Start = None,
-    end: opt.End = None,
-    audio: opt.Audio = "auto",
-    require_audio: opt.RequireAudio = False,
+    analytic: Annotated[
+        bool, opt.option("--analytic", panel=MEASUREMENT, help="Compute, run nothing: no model, instant.")
+    ] = False,
+    *,
+    rounds: _Rounds,
+    loading: ModelOptions,
+    weights: Annotated[
+        Weights, opt.option("--weights", panel=opt.MODEL, help="random: true dimensions with no download.")
+    ] = "auto",
+    media: MediaOptions,
     trr: Annotated[
         list[float] | None,
-        typer.Option(
+        opt.option(
             "--trr",
             "-r",
-            rich_help_panel=opt.SELECTION,
+            panel=opt.SELECTION,
             show_default="0.35 0.25 0.15 0.1",
-            help="Token retention ratio R, the fraction KEPT. Repeatable.",
+            **opt.NUMBER,
+            help="Token retention ratio R in (0, 1]: the fraction KEPT. Repeatable.",
         ),
     ] = None,
-    method: opt.Method = "seats",
-    video_trr: opt.VideoTrr = None,
-    audio_trr: opt.AudioTrr = None,
-    kv_cache: opt.KvCacheName = "staged",
-    schedule: opt.Schedule = None,
-    scale: opt.Scale = 1.4,
-    window_temperature: opt.WindowTemperature = None,
-    score_with: opt.ScoreWithName = "previous",
-    score_norm: opt.ScoreNormName = "none",
-    runs: Annotated[
-        int | None,
-        typer.Option(
-            "--runs",
-            rich_help_panel=WORKLOAD,
-            show_default="10; 3 on a CPU",
-            help="Rounds that count; medians are shown.",
-        ),
-    ] = None,
-    warmup: Annotated[int, typer.Option("--warmup", rich_help_panel=WORKLOAD, help="Rounds before them.")] = 1,
-    stock: Annotated[
-        bool,
-        typer.Option("--stock", rich_help_panel=WORKLOAD, help="Also measure transformers' own forward."),
-    ] = False,
-    analytic: Annotated[
-        bool,
-        typer.Option("--analytic", rich_help_panel=WORKLOAD, help="Compute, run nothing: no model, instant."),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=opt.OUTPUT, help="One JSON object on stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", rich_help_panel=opt.OUTPUT, help="No progress on stderr.")
-    ] = False,
+    selection: SelectionOptions,
+    as_json: opt.AsJson = False,
+    quiet: Annotated[bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No progress on stderr.")] = False,
     verbose: opt.Verbose = False,
-) -> None:
-    """Compare the prefill of all tokens with that of SEATS at each --trr.
+) -> int:
+    """Compare the prefill of all tokens with that of SEATS.
 
-    The table goes to stdout with --json as one object, otherwise to stderr.
+    The table, or with --json one object, goes to stdout.
     """
+    settings = settings_of(selection, trr)
+    options = dataclasses.replace(loading, weights=weights)
+    if weights == "random" and loading.device_map is not None:
+        raise UsageError("--device-map spreads a checkpoint, not --weights random", "leave one of them out")
+    workload = Workload(path=path, frames=frames, seconds=seconds, text_tokens=text_tokens, media=media)
+    if path is not None:
+        from seats_cli.media.source import check_path
 
-    def body() -> int:
-        if (runs is not None and runs < 1) or warmup < 0:
-            raise UsageError(f"--runs {runs} --warmup {warmup}: at least 1 run and 0 warm-ups")
-        shared = {
-            "video_trr": video_trr,
-            "audio_trr": audio_trr,
-            "kv_cache": kv_cache,
-            "scale": scale,
-            "window_temperature": window_temperature,
-            "score_with": score_with,
-            "score_norm": score_norm,
-            "schedule": schedule,
-        }
-        ratios = trr or list(DEFAULT_TRRS)
-        if video_trr is not None and not trr:
-            ratios = ratios[-1:]
-        settings = [opt.selection_options(method=method, trr=ratio, **shared) for ratio in ratios]  # type: ignore[arg-type]
-        media_options = opt.media_options(
-            fps=fps,
-            max_frames=max_frames,
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-            start=start,
-            end=end,
-            audio=audio,
-            require_audio=require_audio,
-        )
-        loading = opt.model_options(
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            attn=attn,
-            offline=offline,
-            weights=weights,
-        )
-        workload = _Workload(media=media, frames=frames, seconds=seconds, text_tokens=text_tokens)
-        if analytic:
-            report = _analytic(workload, loading, media_options, settings)
-        else:
-            report = _measured(
-                workload, loading, media_options, settings, runs=runs, warmup=warmup, stock=stock, quiet=quiet
-            )
-        if as_json:
-            write(report.to_json() + "\n")
-            return 0
-        from seats_cli.render import render_profile
-
-        show(render_profile(report))
+        check_path(path)
+    check_selection(options, *settings)
+    if analytic:
+        report = _analytic(workload, options, settings)
+    else:
+        report = _measured(workload, options, settings, rounds, quiet)
+    if as_json:
+        write(report.to_json() + "\n")
         return 0
+    from seats_cli.render import render_profile
 
-    raise typer.Exit(run(body, verbose=verbose))
+    show(render_profile(report), stderr=False)
+    return 0

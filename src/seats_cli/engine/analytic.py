@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from seats_cli import __version__, cost
 from seats_cli.config import SelectionOptions
@@ -46,9 +47,12 @@ def synthetic_prompt(spec: ModelSpec, n_text: int, shape: ClipShape) -> tuple[li
         (layout.video_bos_id, layout.video_eos_id) if shape.video else (layout.audio_bos_id, layout.audio_eos_id)
     )
     markers = 4 if shape.video and shape.n_audio_tokens else 2
-    words = max(n_text - markers, 1)
-    before = words // 4
-    return [*range(1, before + 1), opens], [closes, *range(1, words - before + 1)]
+    # Never an id that means something to the layout, and none past a small vocabulary's end.
+    reserved = {value for name, value in asdict(layout).items() if name.endswith("_id")}
+    plain = [i for i in range(1, 64) if i not in reserved]
+    words = [plain[i % len(plain)] for i in range(max(n_text - markers, 1))]
+    before = len(words) // 4
+    return [*words[:before], opens], [closes, *words[before:]]
 
 
 def plan_of(spec: ModelSpec, layout: Layout, options: SelectionOptions) -> TokenPlan:
@@ -164,7 +168,7 @@ def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> Schedul
     chosen = next((o for o in options if o.method != "full"), FULL)
     return ScheduleInfo(
         layers=spec.geometry.text.n_layers,
-        drop_before_layer=tuple(chosen.drop_before_layer or spec.preset.drop_before_layer),
+        drop_before_layer=tuple(chosen.drop_before_layer or spec.preset.drop_before_layer or ()),
         scale=chosen.scale,
         temperature=chosen.temperature or spec.preset.temperature,
     )

@@ -93,11 +93,11 @@ def make_workbench(
 
 @torch.inference_mode()
 def _seats_lap(bench: Workbench, options: SelectionOptions) -> _Lap:
-    loaded, device = bench.loaded, bench.loaded.model.device
+    loaded, devices = bench.loaded, bench.loaded.model.devices
     plan = plan_of(loaded.model.spec, bench.layout, options)
-    watch = Stopwatch(device)
-    with PeakMemory(device) as peak:
-        synchronize(device)
+    watch = Stopwatch(devices)
+    with PeakMemory(devices) as peak:
+        synchronize(devices)
         began = time.perf_counter()
         with watch("decode"):
             clip = bench.make_clip()
@@ -143,9 +143,9 @@ def _timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
 def _stock_lap(bench: Workbench) -> _Lap:
     """Transformers' own forward on the same patches, log-mel and ids: every token, its own positions and head."""
     model = bench.loaded.model
-    watch, device = Stopwatch(model.device), model.device
-    with PeakMemory(device) as peak:
-        synchronize(device)
+    watch, device, devices = Stopwatch(model.devices), model.device, model.devices
+    with PeakMemory(devices) as peak:
+        synchronize(devices)
         began = time.perf_counter()
         with watch("decode"):
             clip = bench.make_clip()

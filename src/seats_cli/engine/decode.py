@@ -11,6 +11,7 @@ import torch
 from seats_cli.config import GenerationOptions
 from seats_cli.engine.cache import RaggedCache
 from seats_cli.engine.prefill import layer_device
+from seats_cli.errors import UsageError
 from seats_cli.models.base import OmniModel
 
 UNFINISHED = "\ufffd"
@@ -84,7 +85,9 @@ class Sampler:
         self._greedy = options.temperature == 0
         self._warpers = LogitsProcessorList()
         if not self._greedy:
-            self._warpers.append(TemperatureLogitsWarper(options.temperature))
+            # What float32 cannot divide by is as good as greedy.
+            temperature = max(float(options.temperature), torch.finfo(torch.float32).tiny)
+            self._warpers.append(TemperatureLogitsWarper(temperature))
             if options.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(options.top_p))
         self._seed = options.seed
@@ -94,7 +97,9 @@ class Sampler:
         """Next token id, int64 [1], from logits [vocab]."""
         if self._greedy:
             return logits.argmax(dim=-1, keepdim=True)
-        scores = self._warpers(torch.empty(1, 0, dtype=torch.long, device=logits.device), logits[None].float())
+        # Probabilities do not change with the greatest taken off, and no temperature is too low for it.
+        shifted = logits[None].float() - logits.max().float()
+        scores = self._warpers(torch.empty(1, 0, dtype=torch.long, device=logits.device), shifted)
         if self._generator is None:
             self._generator = torch.Generator(device=logits.device)
             if self._seed is not None:
@@ -164,19 +169,16 @@ def decode(
     return Decoded(ids, "length")
 
 
-def choice_probabilities(logits: torch.Tensor, choices: Sequence[str], tokenizer: Any) -> list[float]:
-    """Probability of each label by its first token, among the labels (they sum to 1).
+def choice_tokens(choices: Sequence[str], tokenizer: Any) -> list[int]:
+    """The first token of each label.
 
     Args:
-        logits: [vocab], from the prefill.
-        choices: At least two labels.
+        choices: Labels; may be none.
         tokenizer: Of transformers.
 
     Raises:
         UsageError: Two labels begin with the same token, so one token cannot tell them apart.
     """
-    from seats_cli.errors import UsageError
-
     first: dict[int, str] = {}
     for label in choices:
         token = tokenizer(label, add_special_tokens=False)["input_ids"][0]
@@ -186,5 +188,19 @@ def choice_probabilities(logits: torch.Tensor, choices: Sequence[str], tokenizer
                 "use labels that differ at once, such as A,B,C,D, and put their meanings in the question",
             )
         first[token] = label
-    scores = logits[torch.tensor(list(first), device=logits.device)].double()
+    return list(first)
+
+
+def choice_probabilities(logits: torch.Tensor, choices: Sequence[str], tokenizer: Any) -> list[float]:
+    """Probability of each label by its first token, among the labels (they sum to 1).
+
+    Args:
+        logits: [vocab], from the prefill.
+        choices: At least two labels.
+        tokenizer: Of transformers.
+
+    Raises:
+        UsageError: Two labels begin with the same token.
+    """
+    scores = logits[torch.tensor(choice_tokens(choices, tokenizer), device=logits.device)].double()
     return [float(p) for p in torch.softmax(scores, dim=-1)]

@@ -135,6 +135,7 @@ def _video_batches(
         flops = cost.vision_flops(vision, grid[1:], n_grids)
         unit, n_tokens = vision.merge_size**2, n_grids * video.tokens_per_grid
         yield _Batch(first, sizes[first:last], encoded, flops, unit * n_tokens, unit, vision.hidden)
+    next(frames, None)  # past its last frame a clip says what was wrong on the way
 
 
 def _mel_frames(sizes: tuple[int, ...], per_window_tokens: int, per_window_frames: int) -> list[int]:
@@ -182,7 +183,7 @@ def _stage_one(
         with watch("select"):
             saliency = None
             if received is not None:
-                saliency = received([size for size in batch.sizes if size])
+                saliency = received([size for size in batch.sizes if size]).to(batch.encoded.embeddings.device)
                 stream.selection_flops += batch.saliency_flops
                 stream.saliency.append(saliency)
             windows = EncodedWindows(modality, batch.encoded.embeddings, saliency, batch.sizes, batch.first_window)

@@ -13,7 +13,7 @@ import torch
 from seats_cli import cost
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_counts
-from seats_cli.engine.decode import TextStream, choice_probabilities, decode
+from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tokens, decode
 from seats_cli.engine.encode import EncodedClip, encode
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
@@ -67,10 +67,12 @@ def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, 
     """Hear the sound, count the tokens, place them, and plan who stays.
 
     Raises:
-        UsageError: The question or the schedule cannot be.
+        UsageError: The question, the choices or the schedule cannot be.
         MediaError: The sound cannot be read.
     """
     model = loaded.model
+    if settings.generation.choices:
+        choice_tokens(settings.generation.choices, model.tokenizer)
     with watch("decode"):
         waveform = clip.waveform()
     shape = clip_shape(clip, len(waveform), type(model), model.spec, settings.media)
@@ -135,9 +137,9 @@ def answer(
         SeatsError: Any of its subclasses.
     """
     began = time.perf_counter()
-    generation, device = settings.generation, loaded.model.device
-    watch = Stopwatch(device)
-    with PeakMemory(device) as peak:
+    generation, devices = settings.generation, loaded.model.devices
+    watch = Stopwatch(devices)
+    with PeakMemory(devices) as peak:
         with watch("decode"):
             clip = open_clip()
         prepared = prepare(loaded, clip, question, settings, watch)

@@ -15,7 +15,7 @@ import torch
 from seats_cli.config import KvCache, ScoreWith
 from seats_cli.engine.cache import RaggedCache
 from seats_cli.layout import Layout, Modality
-from seats_cli.models.base import OmniModel
+from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
 
 
@@ -78,13 +78,8 @@ class Prefill:
 
 
 def layer_device(model: OmniModel, index: int) -> torch.device:
-    """Where a decoder layer computes. Weights parked elsewhere by accelerate have their place in its hook."""
-    layer = model.layers[index]
-    hook = getattr(layer, "_hf_hook", None)
-    place = getattr(hook, "execution_device", None)
-    if place is not None:
-        return torch.device(place if not isinstance(place, int) else f"cuda:{place}")
-    return next(layer.parameters()).device
+    """Where a decoder layer computes."""
+    return place_of(model.layers[index])
 
 
 def causal_mask(model: OmniModel, hidden: torch.Tensor) -> torch.Tensor | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,18 @@ from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from seats_cli.engine.pipeline import Prepared
+
+
+def check_trace_path(path: Path) -> None:
+    """Find out before the work, not after it, that the file cannot be written.
+
+    Raises:
+        UsageError: There is no such folder, or the path is one.
+    """
+    if path.is_dir():
+        raise UsageError(f"--trace {path} is a folder", "give the path of a .npz file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--trace {path}: there is no folder {path.parent}", "make it first")
 
 
 def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) -> None:
@@ -48,13 +59,13 @@ def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) 
         "plan/stage_budgets": np.array(plan.stage_budgets, dtype=np.int64).reshape(-1, 2),
     }
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".npz")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             os.replace(part, path)
         except BaseException:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UsageError(f"--trace {path} cannot be written: {error.strerror or error}") from None

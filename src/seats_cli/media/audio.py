@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from seats_cli.media.decoding import decode_stream, seek
 from seats_cli.media.placing import Block, Placed, place_blocks
 from seats_cli.media.sampling import Part
-from seats_cli.media.source import LocalFile, open_container, seek
+from seats_cli.media.source import LocalFile, open_container
 from seats_cli.media.timeline import as_fraction
 from seats_cli.media.types import AudioInfo, Float32
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 # Decoders need some packets to settle after a jump, and short ways are not worth one.
@@ -96,11 +96,13 @@ def to_mono(values: npt.NDArray[Any]) -> tuple[Float32, int]:
         bits = 8 * values.dtype.itemsize
         offset = 2.0 ** (bits - 1) if values.dtype.kind == "u" else 0.0
         scaled = ((values.astype(np.float64) - offset) / 2.0 ** (bits - 1)).astype(np.float32)
-    bad = ~np.isfinite(scaled)
-    n_bad = int(bad.sum())
-    if n_bad:
+    n_bad = 0
+    # One sum tells that all are finite, which they nearly always are.
+    if not np.isfinite(scaled.sum(dtype=np.float64)):
+        bad = ~np.isfinite(scaled)
+        n_bad = int(bad.sum())
         scaled = np.where(bad, np.float32(0), scaled)
-    return scaled.mean(axis=0, dtype=np.float32), n_bad
+    return scaled[0] if len(scaled) == 1 else scaled.mean(axis=0, dtype=np.float32), n_bad
 
 
 def frame_block(frame: AudioFrame) -> Block:
@@ -109,8 +111,9 @@ def frame_block(frame: AudioFrame) -> Block:
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     samples, n_bad = to_mono(values)
-    time_base = as_fraction(frame.time_base)
-    start = float(frame.pts * time_base) if frame.pts is not None and time_base is not None else None
+    start = None
+    if frame.pts is not None and frame.time_base is not None:
+        start = frame.pts * frame.time_base.numerator / frame.time_base.denominator
     return Block(samples, frame.sample_rate, start, n_bad)
 
 
@@ -125,6 +128,7 @@ def open_soundfile_track(path: str) -> AudioTrack | None:
 
     with LocalFile(path) as file:
         head = file.read(16)
+        size_bytes = file.seek(0, os.SEEK_END)
     if not any(head.startswith(name, place) for place, name in _NATIVE_STARTS):
         return None
     try:
@@ -133,7 +137,12 @@ def open_soundfile_track(path: str) -> AudioTrack | None:
             info = AudioInfo(sound.subtype.lower(), rate_hz, int(sound.channels), 0.0, seconds, 0)
     except (soundfile.SoundFileError, TypeError, ValueError):
         return None
-    return AudioTrack(info, by_soundfile=True)
+    # libsndfile takes what is there for the whole; writers that do not know the size leave 0 or a number
+    # that is never reached.
+    stated_bytes = int.from_bytes(head[4:8], "little") + 8 if head.startswith(b"RIFF") else 0
+    cut_short = size_bytes < stated_bytes < 2**31
+    notes = (f"the file was cut short; {seconds:.2f} s of sound are there",) if cut_short else ()
+    return AudioTrack(info, by_soundfile=True, notes=notes)
 
 
 def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Generator[Block]:
@@ -149,6 +158,8 @@ def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Gener
                 samples, n_bad = to_mono(values.T)
                 yield Block(samples, rate_hz, position / rate_hz, n_bad)
                 position += samples.size
+            if position < sound.frames:
+                trouble.broke_off = f"after {position / rate_hz:.2f} of {sound.frames / rate_hz:.2f} s"
     except soundfile.SoundFileError as error:
         trouble.broke_off = str(error)
 
@@ -160,22 +171,22 @@ def _read_ffmpeg(path: str, stream_index: int, seek_seconds: float | None, troub
             time_base = as_fraction(container.streams[stream_index].time_base)
             if time_base is None or not seek(container, stream_index, int(seek_seconds / time_base)):
                 return
-        for frame in _decoded(container, stream_index, trouble):
-            yield frame_block(frame)
+        with closing(_decoded(container, stream_index, trouble)) as frames:
+            for frame in frames:
+                yield frame_block(frame)
 
 
 def _decoded(container: InputContainer, stream_index: int, trouble: _Trouble) -> Generator[AudioFrame]:
-    """All frames with samples in them, from where the container stands."""
+    """All frames with samples in them, from where the container stands to where it breaks off."""
     import av
 
-    stream = cast("AudioStream", container.streams[stream_index])
+    def lose() -> None:
+        trouble.n_lost += 1
+
+    # Audio decoders have no use for threads.
+    frames = cast("Generator[AudioFrame]", decode_stream(container, stream_index, 1, lose))
     try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                trouble.n_lost += 1
-                continue
+        with closing(frames):
             yield from (frame for frame in frames if frame.samples)
     except (av.FFmpegError, OSError) as error:
         trouble.broke_off = getattr(error, "strerror", None) or str(error)
@@ -183,15 +194,18 @@ def _decoded(container: InputContainer, stream_index: int, trouble: _Trouble) ->
 
 def read_first_format(path: str, stream_index: int) -> tuple[int, int]:
     """Sample rate and channels of the first frame that can be decoded; zeros if none can."""
-    with open_container(path) as container:
-        for frame in _decoded(container, stream_index, _Trouble()):
+    with (
+        open_container(path) as container,
+        closing(_decoded(container, stream_index, _Trouble())) as frames,
+    ):
+        for frame in frames:
             return frame.sample_rate, frame.layout.nb_channels
     return 0, 0
 
 
 def _read_from(
     path: str, track: AudioTrack, part: Part, origin_seconds: float | None, trouble: _Trouble
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """Blocks of a track, begun shortly before the used part where the container can go there."""
     if track.by_soundfile:
         yield from _read_soundfile(path, part.start_seconds, trouble)
@@ -225,6 +239,6 @@ def hear(path: str, track: AudioTrack, part: Part, origin_seconds: float | None)
     trouble = _Trouble()
     if track.by_soundfile:
         origin_seconds = 0.0
-    blocks = _read_from(path, track, part, origin_seconds, trouble)
-    waveform, placed = place_blocks(blocks, origin_seconds, part.start_seconds, part.end_seconds)
+    with closing(_read_from(path, track, part, origin_seconds, trouble)) as blocks:
+        waveform, placed = place_blocks(blocks, origin_seconds, part.start_seconds, part.end_seconds)
     return Heard(waveform, placed, trouble.n_lost, trouble.broke_off)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,13 +81,13 @@ class FileClip:
         origin_ticks = int(timeline.ticks[0])
         wanted = self._picture.wanted_ticks
         shown_ticks: int | None = None
-        picked = pick_frames(self.path, track.info.stream_index, timeline, wanted, losses)
-        for index, (ticks, decoded) in enumerate(picked):
-            # A slow source serves several times with one picture, which is converted once.
-            if ticks != shown_ticks:
-                image, shown_ticks = to_rgb(decoded, track.first, losses), ticks
-            pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
-            yield Frame(image, pts_seconds, index)
+        with closing(pick_frames(self.path, track.info.stream_index, timeline, wanted, losses)) as picked:
+            for index, (ticks, decoded) in enumerate(picked):
+                # A slow source serves several times with one picture, which is converted once.
+                if ticks != shown_ticks:
+                    image, shown_ticks = to_rgb(decoded, track.first, losses), ticks
+                pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
+                yield Frame(image, pts_seconds, index)
         self._warn(losses.lines())
 
     def _warn(self, lines: list[str]) -> None:

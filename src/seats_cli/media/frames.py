@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from seats_cli.errors import MediaError
-from seats_cli.media.source import open_container, seek
+from seats_cli.media.decoding import decode_stream, seek
+from seats_cli.media.source import open_container
 from seats_cli.media.timeline import Int64, Timeline
 from seats_cli.media.types import Uint8
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 
 _REACH_SECONDS = 1
@@ -108,23 +108,19 @@ class Losses:
         return [f"frames that {what}: {count}" for what, count in told if count]
 
 
-def _decoded(container: InputContainer, stream_index: int, losses: Losses) -> Generator[VideoFrame]:
-    """All frames of a stream from where the container stands, past packets that cannot be decoded."""
+def _decoded(
+    container: InputContainer, stream_index: int, losses: Losses, n_threads: int = 0
+) -> Generator[VideoFrame]:
+    """All frames of a stream from where the container stands, to where it breaks off."""
     import av
 
-    stream = cast("VideoStream", container.streams[stream_index])
-    stream.thread_type = "AUTO"
-    try:
-        for packet in container.demux(stream):
-            try:
-                decoded = packet.decode()
-            except av.FFmpegError:
-                losses.packets += 1
-                continue
-            yield from decoded
-    except (av.FFmpegError, OSError):
-        # The file breaks off here; the scan of its times has said so.
-        return
+    def lose() -> None:
+        losses.packets += 1
+
+    frames = cast("Generator[VideoFrame]", decode_stream(container, stream_index, n_threads, lose))
+    with closing(frames), suppress(av.FFmpegError, OSError):
+        # Where the file breaks off, the scan of its times has said so.
+        yield from frames
 
 
 def read_first_frame(path: str, stream_index: int) -> FirstFrame:
@@ -133,7 +129,10 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
     Raises:
         MediaError: None does.
     """
-    with open_container(path) as container, closing(_decoded(container, stream_index, Losses())) as frames:
+    with (
+        open_container(path) as container,
+        closing(_decoded(container, stream_index, Losses(), n_threads=1)) as frames,
+    ):
         for frame in frames:
             return FirstFrame(frame.width, frame.height, read_orientation(frame))
     raise MediaError(
@@ -146,11 +145,13 @@ def _timed(
     path: str, stream_index: int, timeline: Timeline, seek_ticks: int | None, losses: Losses
 ) -> Generator[tuple[int, VideoFrame]]:
     """Decoded frames with their presentation times in ticks, ascending."""
-    with open_container(path) as container:
+    with ExitStack() as stack:
+        container = stack.enter_context(open_container(path))
         if seek_ticks is not None and not seek(container, stream_index, seek_ticks):
             return
         last: int | None = None
-        for n_shown, frame in enumerate(_decoded(container, stream_index, losses)):
+        frames = stack.enter_context(closing(_decoded(container, stream_index, losses)))
+        for n_shown, frame in enumerate(frames):
             if timeline.by_order:
                 # The n-th frame out is due at the n-th time; a lost packet leaves its place empty.
                 ticks = int(timeline.ticks[min(n_shown + losses.packets, timeline.ticks.size - 1)])
@@ -169,28 +170,26 @@ def _next_tick(timeline: Timeline, last: int | None) -> int:
 
 def _timed_from(
     path: str, stream_index: int, timeline: Timeline, first_ticks: int, losses: Losses
-) -> Iterator[tuple[int, VideoFrame]]:
+) -> Generator[tuple[int, VideoFrame]]:
     """As ``_timed``, begun at the keyframe before ``first_ticks`` if the container can go there."""
     keyframes = timeline.keyframe_ticks
     place = int(np.searchsorted(keyframes, first_ticks, side="right")) - 1
-    if place < 1 or timeline.by_order:
-        yield from _timed(path, stream_index, timeline, None, losses)
-        return
-    frames = _timed(path, stream_index, timeline, int(keyframes[place]), losses)
-    first = next(frames, None)
-    if first is None or first[0] > first_ticks:
-        # Some containers seek past the place asked for. Then everything is decoded from the start.
-        frames.close()
+    if place > 0 and not timeline.by_order:
+        with closing(_timed(path, stream_index, timeline, int(keyframes[place]), losses)) as frames:
+            first = next(frames, None)
+            # Some containers go past the place asked for.
+            if first is not None and first[0] <= first_ticks:
+                yield first
+                yield from frames
+                return
         losses.packets = 0
-        frames = _timed(path, stream_index, timeline, None, losses)
-    else:
-        yield first
-    yield from frames
+    with closing(_timed(path, stream_index, timeline, None, losses)) as frames:
+        yield from frames
 
 
 def pick_frames(
     path: str, stream_index: int, timeline: Timeline, wanted_ticks: Int64, losses: Losses
-) -> Iterator[tuple[int, VideoFrame]]:
+) -> Generator[tuple[int, VideoFrame]]:
     """The frames due at some times, in one pass, holding two decoded frames at most.
 
     A wanted frame is the decoded one with its very time; failing that the nearest within half a typical
@@ -214,27 +213,28 @@ def pick_frames(
     tolerance = float(np.median(gaps)) / 2 if gaps.size else math.inf
     # What is farther away than this shows another part of the clip.
     reach = max(tolerance, float(_REACH_SECONDS / timeline.time_base))
+    first, n_done = int(wanted_ticks[0]), 0
     last: tuple[int, VideoFrame] | None = None
-    done = 0
-    for current in _timed_from(path, stream_index, timeline, int(wanted_ticks[0]), losses):
-        if current[0] < wanted_ticks[0] - reach:
-            continue
-        if last is None and current[0] > wanted_ticks[-1] + reach:
-            break
-        while wanted_ticks[done] <= current[0]:
-            shown, near = _nearer(last, current, int(wanted_ticks[done]), tolerance)
-            losses.stood_in += not near
-            yield shown
-            done += 1
-            if done == wanted_ticks.size:
-                return
-        last = current
+    with closing(_timed_from(path, stream_index, timeline, first, losses)) as decoded:
+        for current in decoded:
+            if current[0] < first - reach:
+                continue
+            if last is None and current[0] > wanted_ticks[-1] + reach:
+                break
+            while wanted_ticks[n_done] <= current[0]:
+                shown, near = _nearer(last, current, int(wanted_ticks[n_done]), tolerance)
+                losses.stood_in += not near
+                yield shown
+                n_done += 1
+                if n_done == wanted_ticks.size:
+                    return
+            last = current
     if last is None:
         raise MediaError(
             f"{path}: no frame of the part asked for can be decoded",
             "the file may be damaged; choose another part with --start and --end",
         )
-    for ticks in wanted_ticks[done:]:
+    for ticks in wanted_ticks[n_done:]:
         losses.stood_in += int(ticks) - last[0] > tolerance
         yield last
 

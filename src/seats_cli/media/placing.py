@@ -175,10 +175,9 @@ class _Placer:
         on_clock = round((start_seconds - (self.origin_seconds or 0.0)) * SAMPLE_RATE_HZ)
         target = on_clock + self._clock_offset
         jump_seconds = (target - self._position) / SAMPLE_RATE_HZ
-        most_back = _MAX_GAP_SECONDS if first else _MAX_OVERLAP_SECONDS
         if abs(jump_seconds) <= JITTER_SECONDS and not first:
             return
-        if not -most_back <= jump_seconds <= _MAX_GAP_SECONDS:
+        if not self._believable(jump_seconds, first):
             self.placed.n_jumps += 1
             self._clock_offset = self._position - on_clock
             return
@@ -186,6 +185,12 @@ class _Placer:
             self.placed.gap_seconds += self._silence_seconds(target)
             self.placed.overlap_seconds += max(-jump_seconds, 0.0)
         self._position = target
+
+    def _believable(self, jump_seconds: float, first: bool) -> bool:
+        """Whether a clock may run on like this; the first block may be one from just before the part."""
+        if first:
+            return -_MAX_GAP_SECONDS <= jump_seconds <= self.begin / SAMPLE_RATE_HZ + _MAX_GAP_SECONDS
+        return -_MAX_OVERLAP_SECONDS <= jump_seconds <= _MAX_GAP_SECONDS
 
     def _silence_seconds(self, target: int) -> float:
         """Length of the silence up to ``target`` that falls into what is kept."""

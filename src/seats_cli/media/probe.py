@@ -10,7 +10,7 @@ from seats_cli.errors import MediaError
 from seats_cli.media.audio import AudioTrack, open_soundfile_track, read_first_format
 from seats_cli.media.boxes import read_mp4_facts
 from seats_cli.media.frames import FirstFrame, read_first_frame
-from seats_cli.media.source import check_path, open_container
+from seats_cli.media.source import NotMediaError, check_path, open_container
 from seats_cli.media.timeline import Timeline, as_fraction, scan_timelines
 from seats_cli.media.types import AudioInfo, VideoInfo
 
@@ -87,7 +87,7 @@ def probe(path: str) -> Probe:
     check_path(path)
     try:
         return _probe_ffmpeg(path)
-    except MediaError:
+    except NotMediaError:
         track = open_soundfile_track(path)
         if track is None:
             raise
@@ -112,8 +112,10 @@ def _probe_ffmpeg(path: str) -> Probe:
         return Probe(video_track, None, NO_AUDIO_TRACK, notes)
     if video is None and (native := open_soundfile_track(path)) is not None:
         info = replace(native.info, codec=audio.codec or native.info.codec)
-        return Probe(None, AudioTrack(info, by_soundfile=True), "", notes)
+        return Probe(None, replace(native, info=info), "", notes)
     audio_track, problem = _audio_track(path, audio, timelines.get(audio.index), "audio" in encrypted)
+    if video_track is None and audio_track is None:
+        raise MediaError(f"{path}: {problem}", "check that a player plays its sound")
     return Probe(video_track, audio_track, problem, notes)
 
 
@@ -253,8 +255,8 @@ def _audio_track(
         return None, "the audio track cannot be decoded"
     # The first packets may hold samples that only warm the decoder up; the stream's start is after them.
     end = timeline.start_seconds + timeline.duration_seconds
-    start = max(
-        timeline.start_seconds, timeline.start_seconds if audio.start_seconds is None else audio.start_seconds
-    )
+    start = timeline.start_seconds
+    if audio.start_seconds is not None:
+        start = max(start, audio.start_seconds)
     info = AudioInfo(audio.codec, rate_hz, channels, start, max(end - start, 0.0), audio.index)
     return AudioTrack(info, notes=audio.notes), ""

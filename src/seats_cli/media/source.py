@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
@@ -14,12 +15,17 @@ from seats_cli.media.boxes import read_mp4_facts
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-_READ_BYTES = 1 << 18
+# Small, since a badly interleaved file makes FFmpeg jump and fill this anew for every packet.
+_READ_BYTES = 1 << 15
 _HEAD_BYTES = 4096
 # No protocol has this name, so whatever a file asks FFmpeg to open besides itself is refused.
 _NO_PROTOCOL = "none"
 _NOT_MEDIA_HINT = "give a video or audio file such as mp4, mkv, webm, mov, wav, mp3"
-_PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]", b"<?xml", b"<MPD")
+_PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")
+
+
+class NotMediaError(MediaError):
+    """FFmpeg knows no format that a file could be in; another reader may."""
 
 
 def check_path(path: str) -> None:
@@ -95,6 +101,39 @@ class LocalFile:
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
 
+class _Quiet:
+    """Keeps FFmpeg from logging while any container is open; afterwards the level is as it was.
+
+    Other libraries turn its log on for the whole process. Then its lines reach stderr, and a decoder thread
+    that wants to log waits for the interpreter's lock while the thread that closes the decoder holds it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_open = 0
+        self._level: int | None = None
+
+    def __enter__(self) -> None:
+        import av
+
+        with self._lock:
+            if self._n_open == 0:
+                self._level = av.logging.get_level()
+            self._n_open += 1
+            av.logging.set_level(None)
+
+    def __exit__(self, *_: object) -> None:
+        import av
+
+        with self._lock:
+            self._n_open -= 1
+            if self._n_open == 0:
+                av.logging.set_level(self._level)
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def open_container(path: str) -> Iterator[InputContainer]:
     """Open a file with FFmpeg; closed again however the block is left.
@@ -103,12 +142,13 @@ def open_container(path: str) -> Iterator[InputContainer]:
         path: A local file.
 
     Raises:
-        MediaError: It is not media that FFmpeg knows; the message says why.
+        NotMediaError: It is not media that FFmpeg knows; the message says why.
+        MediaError: It cannot be read.
     """
     import av
 
     check_path(path)
-    with LocalFile(path) as file:
+    with _quiet, LocalFile(path) as file:
         try:
             container = av.open(
                 file,
@@ -122,39 +162,28 @@ def open_container(path: str) -> Iterator[InputContainer]:
         with container:
             # FFmpeg draws text files as pictures of a terminal.
             if container.format.name == "tty":
-                raise MediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+                raise NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
             yield container
 
 
-def seek(container: InputContainer, stream_index: int, ticks: int) -> bool:
-    """Go to the keyframe at or before a time of a stream; False if the container cannot."""
-    import av
-
-    try:
-        container.seek(ticks, stream=container.streams[stream_index])
-    except (av.FFmpegError, OSError):
-        return False
-    return True
-
-
-def _explain(path: str, error: Exception) -> MediaError:
+def _explain(path: str, error: Exception) -> NotMediaError:
     """Why FFmpeg would not open a file, in words a user can act on."""
     with LocalFile(path) as file:
         head = file.read(_HEAD_BYTES)
     text = _looks_like_text(head)
-    if text and head.lstrip().startswith(_PLAYLIST_STARTS):
+    if text and (head.lstrip().startswith(_PLAYLIST_STARTS) or b"<MPD" in head):
         reason = f"{path}: a playlist that points to other files; these are never opened"
-        return MediaError(reason, "give the media file it points to")
+        return NotMediaError(reason, "give the media file it points to")
     if text:
-        return MediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+        return NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
     facts = read_mp4_facts(path)
     if facts is not None and not facts.has_moov:
         hint = "copy or download it again"
-        return MediaError(f"{path}: an mp4 without its index (moov): the file was cut short", hint)
+        return NotMediaError(f"{path}: an mp4 without its index (moov): the file was cut short", hint)
     if facts is not None and facts.broken_off:
-        return MediaError(f"{path}: an mp4 that breaks off", "copy or download it again")
+        return NotMediaError(f"{path}: an mp4 that breaks off", "copy or download it again")
     reason = getattr(error, "strerror", None) or str(error)
-    return MediaError(f"{path}: not media that FFmpeg can read ({reason})", _NOT_MEDIA_HINT)
+    return NotMediaError(f"{path}: not media that FFmpeg can read ({reason})", _NOT_MEDIA_HINT)
 
 
 def _looks_like_text(head: bytes) -> bool:

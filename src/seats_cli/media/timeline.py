@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from seats_cli.media.decoding import read_only
 from seats_cli.media.types import Float64
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def scan_timelines(container: InputContainer, streams: Sequence[Stream]) -> tupl
 
     packets = {stream.index: _Packets() for stream in streams}
     broke_off: str | None = None
+    read_only(container, set(packets))
     try:
         for packet in container.demux(list(streams)):
             # The empty packets at the end, which flush a decoder, all claim to be of stream 0.

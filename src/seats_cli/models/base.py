@@ -191,8 +191,14 @@ class OmniModel(ABC):
     @property
     def device(self) -> torch.device:
         """Where inputs go first."""
-        device: torch.device = self.thinker.get_input_embeddings().weight.device
-        return device
+        return place_of(self.thinker.get_input_embeddings())
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Every device that computes, the first one first."""
+        places = [self.device, *map(place_of, self.layers)]
+        places += [place_of(module) for tower in self.towers for module in tower.children() if _holds(module)]
+        return list(dict.fromkeys(places))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -209,6 +215,29 @@ class OmniModel(ABC):
         if self.processor is not None and self.tokenizer.eos_token_id is not None:
             found.append(self.tokenizer.eos_token_id)
         return tuple(dict.fromkeys(int(i) for i in found))
+
+
+def _holds(module: torch.nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _hooked_place(module: torch.nn.Module) -> torch.device | None:
+    import torch
+
+    hook: Any = getattr(module, "_hf_hook", None)
+    for one in (hook, *getattr(hook, "hooks", ())):
+        place = getattr(one, "execution_device", None)
+        if place is not None:
+            return torch.device(f"cuda:{place}" if isinstance(place, int) else place)
+    return None
+
+
+def place_of(module: torch.nn.Module) -> torch.device:
+    """Where a module with weights computes. Accelerate may park the weights elsewhere; then its hooks know."""
+    place = _hooked_place(module) or next(module.parameters()).device
+    if place.type != "meta":
+        return place
+    return next((found for found in map(_hooked_place, module.modules()) if found is not None), place)
 
 
 def check_plain_text(text: str, what: str, tokenizer: Any) -> None:

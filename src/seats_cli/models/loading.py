@@ -6,7 +6,7 @@ checkpoint that also speaks, neither the files nor the tensors of the talker are
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,36 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import ModelOptions
-from seats_cli.errors import ModelError, UsageError
+from seats_cli.errors import MemoryLimitError, ModelError, UsageError, explain
 from seats_cli.models import family_of, named_architecture
 from seats_cli.models.base import Config, OmniModel
+from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
 
 if TYPE_CHECKING:
     import torch
 
-SMALL_FILES = ("*.json", "*.txt", "*.jinja")
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-PREFIX = "thinker."
+__all__ = [
+    "Checkpoint",
+    "LoadedModel",
+    "build_random",
+    "choose_attention",
+    "choose_device",
+    "choose_dtype",
+    "find",
+    "find_config",
+    "load",
+    "load_checkpoint",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A model on disk.
-
-    Attributes:
-        folder: Holds config, tokenizer and weights.
-        revision: Commit of a Hub model; None for a folder.
-        config: Of the thinker.
-        model_type: As in config.json.
-        shards: Safetensors files that hold thinker weights.
-    """
-
-    folder: Path
-    revision: str | None
-    config: Config
-    model_type: str
-    shards: tuple[str, ...]
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""What accelerate spreads over several devices by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,115 +63,12 @@ class LoadedModel:
     attention: str
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path.parent} has no {path.name}", "is it the folder of a checkpoint?") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "fetch the checkpoint again") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object", "fetch the checkpoint again")
-    return content
-
-
-def _thinker_shards(weight_map: dict[str, str]) -> tuple[str, ...]:
-    """Files that hold thinker weights; all of them for a checkpoint that is a thinker and nothing else."""
-    needed = {file for key, file in weight_map.items() if key.startswith(PREFIX)}
-    return tuple(sorted(needed or set(weight_map.values())))
-
-
-def _inspect(folder: Path, revision: str | None) -> Checkpoint:
-    config = _read_json(folder / "config.json")
-    model_type = str(config.get("model_type", ""))
-    family_of(model_type)
-    thinker = config.get("thinker_config", config)
-    index = folder / INDEX_FILE
-    shards: tuple[str, ...] = (SINGLE_FILE,)
-    if index.exists():
-        shards = _thinker_shards(_read_json(index).get("weight_map", {}))
-    return Checkpoint(folder, revision, thinker, model_type, shards)
-
-
-def _unreachable(options: ModelOptions, error: Exception) -> ModelError:
-    """Say why a Hub model cannot be had, and the command that fetches it."""
-    at = f" --revision {options.revision}" if options.revision else ""
-    fetch = f"hf download {options.model}{at}"
-    kind = type(error).__name__
-    if kind in ("RepositoryNotFoundError", "HFValidationError"):
-        return ModelError(
-            f"{options.model!r} is neither a folder nor a model on the Hub",
-            f"check the name; a private model needs `hf auth login`, then: {fetch}",
-        )
-    if kind == "RevisionNotFoundError":
-        return ModelError(f"{options.model} has no revision {options.revision!r}", "check --revision")
-    if kind == "GatedRepoError":
-        return ModelError(f"{options.model} is gated", f"accept its terms on the Hub, then: {fetch}")
-    why = "is not in the cache and --offline is set" if options.offline else "is neither cached nor reachable"
-    return ModelError(f"{options.model} {why}", f"fetch it with: {fetch}")
-
-
-def find(options: ModelOptions) -> Checkpoint:
-    """Find a checkpoint on disk or fetch what is needed of it from the Hub.
-
-    Raises:
-        ModelError: It is missing, unreachable, damaged or of an unknown kind.
-    """
-    folder = Path(options.model).expanduser()
-    if folder.is_dir():
-        return _inspect(folder, None)
-    if folder.is_absolute() or options.model.startswith((".", "~")) or options.model.count("/") > 1:
-        raise ModelError(f"there is no folder {options.model}", "give a checkpoint's folder or a Hub id")
-
-    from huggingface_hub import snapshot_download
-
-    def fetch(patterns: tuple[str, ...]) -> Path:
-        return Path(
-            snapshot_download(
-                options.model,
-                revision=options.revision,
-                allow_patterns=list(patterns),
-                local_files_only=options.offline,
-            )
-        )
-
-    try:
-        found = fetch(SMALL_FILES)
-        checkpoint = _inspect(found, found.name)
-        fetch(checkpoint.shards)
-    except ModelError as error:
-        # An empty snapshot of a model that was asked for but never fetched.
-        if "has no config.json" in str(error):
-            raise _unreachable(options, error) from None
-        raise
-    except Exception as error:
-        raise _unreachable(options, error) from error
-    return checkpoint
-
-
-def find_config(options: ModelOptions) -> tuple[str, Config]:
-    """Model type and thinker config of a folder or a Hub id; fetches config.json alone.
-
-    Raises:
-        ModelError: It is missing, unreachable, damaged or of an unknown kind.
-    """
-    folder = Path(options.model).expanduser()
-    if not folder.is_dir():
-        from huggingface_hub import hf_hub_download
-
-        try:
-            path = hf_hub_download(
-                options.model, "config.json", revision=options.revision, local_files_only=options.offline
-            )
-        except Exception as error:
-            raise _unreachable(options, error) from error
-        folder = Path(path).parent
-    checkpoint = _inspect(folder, None)
-    return checkpoint.model_type, checkpoint.config
-
-
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, option: str = "--device") -> torch.device:
     """``auto`` is the first GPU, or the CPU.
+
+    Args:
+        name: As the user gave it.
+        option: Where, for the error.
 
     Raises:
         UsageError: The device does not exist here.
@@ -190,10 +80,27 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name!r} is not a device", "try cpu, cuda or cuda:1") from None
+        raise UsageError(f"{option} {name!r} is not a device", "try auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: {torch.cuda.device_count()} GPUs here", "see: seats doctor")
+        raise UsageError(f"{option} {name}: {torch.cuda.device_count()} GPUs here", "see: seats doctor")
+    try:
+        holds_data = not torch.empty(1, device=device).is_meta
+    except (RuntimeError, AssertionError, NotImplementedError):  # not built for it, or no driver
+        holds_data = False
+    if not holds_data:
+        raise UsageError(f"{option} {name} cannot be used here", "see: seats doctor")
     return device
+
+
+def _placement(options: ModelOptions) -> tuple[torch.device, Any]:
+    """The first device, and where the weights go, as accelerate takes it."""
+    if options.device_map is None:
+        device = choose_device(options.device)
+        return device, {"": device}
+    if options.device_map in DEVICE_MAPS:
+        return choose_device("auto"), options.device_map
+    device = choose_device(options.device_map, "--device-map")
+    return device, {"": device}
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -240,7 +147,8 @@ def _quiet() -> Iterator[None]:
 def _thinker_config(family: type[OmniModel], config: Config) -> Any:
     import transformers
 
-    return getattr(transformers, family.thinker_class).config_class(**config)
+    # Transformers may write into the dicts it is given; the named configs are shared.
+    return getattr(transformers, family.thinker_class).config_class(**copy.deepcopy(dict(config)))
 
 
 def _read_weights(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -262,22 +170,34 @@ def _read_weights(checkpoint: Checkpoint) -> dict[str, Any]:
                     if key.startswith(PREFIX) or not whole:
                         weights[key.removeprefix(PREFIX)] = file.get_tensor(key)
         except FileNotFoundError:
-            raise ModelError(f"{checkpoint.folder} has no {shard}", "fetch the checkpoint again") from None
+            raise lacks(checkpoint.folder, shard) from None
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged: {error}", "fetch the checkpoint again") from None
     return weights
 
 
 def _read_processor(checkpoint: Checkpoint) -> Any:
+    """Tokenizer, chat template and feature extractors.
+
+    Raises:
+        ModelError: One of them is missing or damaged.
+    """
     from transformers import AutoProcessor
 
+    hint = "the folder needs tokenizer files, chat_template and preprocessor_config.json"
     try:
-        return AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+        # Unless it is forbidden, transformers asks on the terminal whether to run a repository's code.
+        processor = AutoProcessor.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
-        raise ModelError(
-            f"{checkpoint.folder}: tokenizer or processor cannot be read: {error}",
-            "the folder needs tokenizer files, chat_template and preprocessor_config.json",
-        ) from error
+        problem = f"{checkpoint.folder}: tokenizer or processor cannot be read: {error}"
+        raise ModelError(problem, hint) from error
+    parts = ("tokenizer", "feature_extractor", "video_processor", "chat_template")
+    absent = [part for part in parts if getattr(processor, part, None) is None]
+    if absent:
+        raise ModelError(f"{checkpoint.folder} has no {absent[0].replace('_', ' ')}", hint)
+    return processor
 
 
 def load(options: ModelOptions) -> LoadedModel:
@@ -294,35 +214,25 @@ def load(options: ModelOptions) -> LoadedModel:
 
 
 def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedModel:
-    """Load what ``find`` found."""
-    import transformers
+    """Load what ``find`` found.
 
+    Raises:
+        ModelError: Weights, tokenizer or processor are missing, damaged or do not fit the config.
+        UsageError: The device does not exist here.
+    """
     family = family_of(checkpoint.model_type)
     spec = family.spec_of(options.model, checkpoint.config)
-    device = choose_device(options.device)
+    device, device_map = _placement(options)
     dtype = choose_dtype(options.dtype, device)
     attention = choose_attention(options.attn, device)
     with _quiet():
         processor = _read_processor(checkpoint)
-        thinker, info = getattr(transformers, family.thinker_class).from_pretrained(
-            None,
-            config=_thinker_config(family, checkpoint.config),
-            state_dict=_read_weights(checkpoint),
-            dtype=dtype,
-            attn_implementation=attention,
-            device_map=options.device_map or {"": device},
-            output_loading_info=True,
+        thinker = _read_thinker(
+            family, checkpoint, options.model, dtype=dtype, attn_implementation=attention, device_map=device_map
         )
         _add_generation_config(thinker, checkpoint.folder)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{options.model} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
-            "fetch the checkpoint again",
-        )
-    model = family(thinker.eval(), processor, spec)
     return LoadedModel(
-        model=model,
+        model=family(thinker.eval(), processor, spec),
         model_id=options.model,
         revision=checkpoint.revision,
         weights="checkpoint",
@@ -332,36 +242,68 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
     )
 
 
+def _read_thinker(family: type[OmniModel], checkpoint: Checkpoint, name: str, **keywords: Any) -> Any:
+    import transformers
+
+    weights = _read_weights(checkpoint)
+    try:
+        thinker, info = getattr(transformers, family.thinker_class).from_pretrained(
+            None,
+            config=_thinker_config(family, checkpoint.config),
+            state_dict=weights,
+            output_loading_info=True,
+            **keywords,
+        )
+    except (RuntimeError, ValueError) as error:
+        if isinstance(explain(error), MemoryLimitError):
+            raise
+        hint = "do config.json and the weights belong together?"
+        raise ModelError(f"{name} cannot be loaded: {error}", hint) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{name} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
+            "fetch the checkpoint again",
+        )
+    return thinker
+
+
 def _add_generation_config(thinker: Any, folder: Path) -> None:
     """Stop tokens and the like: ``from_pretrained`` without a folder cannot know them."""
     from transformers import GenerationConfig
 
-    if (folder / "generation_config.json").exists():
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return
+    try:
         thinker.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "fetch the checkpoint again") from error
 
 
 def build_random(options: ModelOptions, family: type[OmniModel], config: Config) -> LoadedModel:
     """A thinker of true dimensions with random weights, made where it will run. Fixed seed.
 
     Its speed and its FLOPs are those of the real one; its answers mean nothing.
+
+    Raises:
+        UsageError: The device does not exist here, or several were asked for.
     """
     import torch
     import transformers
 
+    if options.device_map is not None:
+        raise UsageError("--device-map places the weights of a checkpoint; random ones are made on one device")
     spec = family.spec_of(options.model, config)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     attention = choose_attention(options.attn, device)
     hf_config = _thinker_config(family, config)
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    try:
-        with _quiet(), device:
-            thinker = getattr(transformers, family.thinker_class)._from_config(
-                hf_config, dtype=dtype, attn_implementation=attention
-            )
-    finally:
-        torch.random.set_rng_state(state)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), _quiet(), device:
+        torch.manual_seed(0)
+        thinker = getattr(transformers, family.thinker_class)._from_config(
+            hf_config, dtype=dtype, attn_implementation=attention
+        )
     return LoadedModel(
         model=family(thinker.eval(), None, spec),
         model_id=options.model,

@@ -43,12 +43,12 @@ class SelectionPreset:
     """What is published for a model.
 
     Attributes:
-        drop_before_layer: b1 < b2 < b3 < b4, for the depth of this very model.
+        drop_before_layer: b1 < b2 < b3 < b4, for the depth of this very model; None: too shallow for any drop.
         temperature: Of the window softmax.
         ratios: Rows of overall, visual and audio keep ratio ``(R, R_v, R_a)``.
     """
 
-    drop_before_layer: Boundaries
+    drop_before_layer: Boundaries | None
     temperature: float
     ratios: tuple[tuple[float, float, float], ...]
 
@@ -160,8 +160,9 @@ def _boundaries(options: SelectionOptions, preset: SelectionPreset | None, n_lay
     """The user's, else the published ones if the model is that deep, else by depth."""
     if options.drop_before_layer is not None:
         return validate_boundaries(options.drop_before_layer, n_layers)
-    if preset is not None and preset.drop_before_layer[-1] < n_layers:
-        return preset.drop_before_layer
+    published = preset.drop_before_layer if preset is not None else None
+    if published is not None and published[-1] < n_layers:
+        return published
     # A model too shallow for any drop can still be run whole.
     given = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
     return () if set(given) == {1.0} else boundaries_by_depth(n_layers)

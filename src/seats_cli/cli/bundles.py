@@ -1,0 +1,181 @@
+"""Bundles of options: each function's parameters are options, its result is the checked config made of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from seats_cli.cli.options import (
+    GENERATION,
+    NUMBER,
+    WHOLE,
+    Attn,
+    Audio,
+    AudioTrr,
+    Device,
+    DeviceMap,
+    DtypeName,
+    End,
+    Fps,
+    KvCacheName,
+    MaxFrames,
+    MaxPixels,
+    Method,
+    MinPixels,
+    Model,
+    Offline,
+    RequireAudio,
+    Revision,
+    Scale,
+    Schedule,
+    ScoreNormName,
+    ScoreWithName,
+    Start,
+    VideoTrr,
+    WindowTemperature,
+    option,
+)
+from seats_cli.config import (
+    DEFAULT_MODEL,
+    GenerationOptions,
+    MediaOptions,
+    ModelOptions,
+    SelectionOptions,
+    parse_seconds,
+)
+from seats_cli.errors import UsageError
+
+_MEDIA, _SELECTION, _GENERATION = MediaOptions(), SelectionOptions(), GenerationOptions()
+
+
+def parse_schedule(text: str | None) -> tuple[int, ...] | None:
+    """Read ``16,18,20,23``.
+
+    Raises:
+        UsageError: It is not a list of whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--schedule is {text!r}; give four layers such as 16,18,20,23") from None
+
+
+def media_options(
+    fps: Fps = _MEDIA.fps,
+    max_frames: MaxFrames = _MEDIA.max_frames,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    start: Start = None,
+    end: End = None,
+    audio: Audio = _MEDIA.audio,
+    require_audio: RequireAudio = False,
+) -> MediaOptions:
+    """What of a clip is seen and heard."""
+    return MediaOptions(
+        fps=fps,
+        max_frames=max_frames,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        start_seconds=None if start is None else parse_seconds(start, "--start"),
+        end_seconds=None if end is None else parse_seconds(end, "--end"),
+        audio=audio,
+        require_audio=require_audio,
+    )
+
+
+def model_options(
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    dtype: DtypeName = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    attn: Attn = "auto",
+    offline: Offline = False,
+) -> ModelOptions:
+    """The model. Offline, the network is cut before the hub library is imported: it looks only then."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return ModelOptions(
+        model=model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        attn=attn,
+        offline=offline,
+    )
+
+
+def selection_options(
+    method: Method = "seats",
+    video_trr: VideoTrr = None,
+    audio_trr: AudioTrr = None,
+    kv_cache: KvCacheName = _SELECTION.kv_cache,
+    schedule: Schedule = None,
+    scale: Scale = _SELECTION.scale,
+    window_temperature: WindowTemperature = None,
+    score_with: ScoreWithName = _SELECTION.score_with,
+    score_norm: ScoreNormName = _SELECTION.score_norm,
+) -> SelectionOptions:
+    """Which tokens stay; ``trr`` is the command's."""
+    return SelectionOptions(
+        method=method,
+        video_trr=video_trr,
+        audio_trr=audio_trr,
+        kv_cache=kv_cache,
+        scale=scale,
+        temperature=window_temperature,
+        score_with=score_with,
+        score_norm=score_norm,
+        drop_before_layer=parse_schedule(schedule),
+    )
+
+
+def generation_options(
+    max_new_tokens: Annotated[
+        int,
+        option(
+            "--max-new-tokens",
+            panel=GENERATION,
+            env="SEATS_MAX_NEW_TOKENS",
+            **WHOLE,
+            help="Most tokens in the answer.",
+        ),
+    ] = _GENERATION.max_new_tokens,
+    temperature: Annotated[
+        float, option("--temperature", panel=GENERATION, **NUMBER, help="0 is greedy.")
+    ] = _GENERATION.temperature,
+    top_p: Annotated[
+        float, option("--top-p", panel=GENERATION, **NUMBER, help="Nucleus, with a temperature.")
+    ] = _GENERATION.top_p,
+    seed: Annotated[
+        int | None,
+        option("--seed", panel=GENERATION, **WHOLE, help="Of the sampler. Default: random."),
+    ] = None,
+    system: Annotated[
+        str | None,
+        option(
+            "--system", panel=GENERATION, metavar="<text>", help="System prompt. Default: the chat template's."
+        ),
+    ] = None,
+    choices: Annotated[
+        str | None,
+        option(
+            "--choices",
+            panel=GENERATION,
+            metavar="<labels>",
+            help="Labels, such as A,B,C,D: the likeliest by first-token logits is the answer.",
+        ),
+    ] = None,
+) -> GenerationOptions:
+    """How the answer is written."""
+    return GenerationOptions(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        system=system,
+        choices=() if choices is None else tuple(label.strip() for label in choices.split(",")),
+    )

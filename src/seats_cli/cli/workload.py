@@ -1,0 +1,165 @@
+"""What ``profile`` measures: the clip or the made-up frames, and the model or what stands in for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seats_cli.config import MediaOptions, ModelOptions, SelectionOptions
+from seats_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from seats_cli.media import Clip
+    from seats_cli.models.base import ModelSpec, OmniModel
+    from seats_cli.models.loading import LoadedModel
+
+# The paper's workload: frames of 9 x 16 merged tokens.
+GRID_ROWS, GRID_COLUMNS = 9, 16
+FEWEST_TEXT_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A clip on disk, or frames and seconds made up.
+
+    Attributes:
+        path: The clip; None: made up.
+        frames: Made-up frames.
+        seconds: Of made-up sound.
+        text_tokens: Of the prompt.
+        media: What of the clip is seen and heard.
+    """
+
+    path: str | None
+    frames: int
+    seconds: float
+    text_tokens: int
+    media: MediaOptions
+
+    def __post_init__(self) -> None:
+        if self.frames < 0 or not 0 <= self.seconds < float("inf"):
+            raise UsageError(f"--frames {self.frames} and --seconds {self.seconds:g} must be 0 or more")
+        if self.path is None and self.frames == 0 and self.seconds == 0:
+            raise UsageError("--frames 0 and --seconds 0 leave nothing to prefill")
+        if self.text_tokens < FEWEST_TEXT_TOKENS:
+            raise UsageError(f"--text-tokens is {self.text_tokens}; a prompt has at least {FEWEST_TEXT_TOKENS}")
+
+    @property
+    def source(self) -> str:
+        """As the report names it."""
+        return "synthetic" if self.path is None else "clip"
+
+    def options(self, factor: int) -> MediaOptions:
+        """Made-up frames have the size they are wanted in; no pixel budget may change it."""
+        if self.path is not None:
+            return self.media
+        area = GRID_ROWS * GRID_COLUMNS * factor * factor
+        return dataclasses.replace(self.media, min_pixels=area, max_pixels=area)
+
+    def maker(self, factor: int) -> Callable[[], Clip]:
+        """Opens the clip, or makes it up; ``factor`` is the side of a merged token in pixels."""
+        from seats_cli.media import NoiseClip, open_clip
+
+        if self.path is not None:
+            path = self.path
+            return lambda: open_clip(path, self.media)
+        return lambda: NoiseClip(
+            n_frames=self.frames,
+            seconds=self.frames / self.media.fps if self.frames else self.seconds,
+            width=GRID_COLUMNS * factor,
+            height=GRID_ROWS * factor,
+            fps=self.media.fps,
+            audio_seconds=self.seconds,
+        )
+
+
+def _is_named(options: ModelOptions) -> bool:
+    from seats_cli.models import named_architecture
+
+    try:
+        named_architecture(options.model)
+    except ModelError:
+        return False
+    return True
+
+
+def spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelSpec]:
+    """From a known name, a folder or the cache: the config is all that is needed.
+
+    Raises:
+        ModelError: There is none.
+    """
+    from seats_cli.models import family_of, named_architecture
+    from seats_cli.models.checkpoint import find_config
+
+    if _is_named(options):
+        family, config = named_architecture(options.model)
+    else:
+        model_type, config = find_config(options)
+        family = family_of(model_type)
+    return family, family.spec_of(options.model, config)
+
+
+def check_selection(options: ModelOptions, *settings: SelectionOptions) -> None:
+    """Find out before a model is loaded, not after it, that a ratio or a schedule cannot be.
+
+    Looks at models whose dimensions can be had without the network.
+
+    Raises:
+        ModelError: The folder is not that of a checkpoint.
+        UsageError: A ratio or the boundaries are infeasible.
+    """
+    if not _is_named(options) and not Path(options.model).expanduser().is_dir():
+        return
+    from seats_cli.selection.schedule import make_plan
+
+    _, spec = spec_without_weights(options)
+    for chosen in settings:
+        if chosen.method != "full":
+            make_plan(chosen, spec.preset, spec.geometry.text.n_layers, [1], [1])
+
+
+def _stand_in(options: ModelOptions, why: str) -> tuple[LoadedModel, str]:
+    from seats_cli.models import named_architecture
+    from seats_cli.models.loading import build_random
+
+    family, _ = named_architecture(options.model)
+    name, config = family.stand_in
+    small = dataclasses.replace(options, model=name, weights="random")
+    return build_random(small, family, config), (
+        f"measured on a {name}, random weights, instead of {options.model}: {why}; "
+        f"its times are not those of {options.model}"
+    )
+
+
+def load_for_profile(options: ModelOptions) -> tuple[LoadedModel, str]:
+    """The model to measure, and a note on what it is instead of what was asked for; empty if it is that.
+
+    Without a GPU and without weights a small model stands in for a named one: random weights of the true size
+    would not fit, and say no more.
+
+    Raises:
+        ModelError: There is no such model.
+        UsageError: The device does not exist here.
+    """
+    from seats_cli.models.loading import choose_device, load
+
+    on_cpu = choose_device(options.device).type == "cpu"
+    random = dataclasses.replace(options, weights="random")
+    true_size = f"random weights of {options.model}'s dimensions: times are real, answers are not"
+    if options.weights == "random":
+        # Asking for the CPU by name is asking for the wait.
+        if on_cpu and options.device == "auto" and _is_named(options):
+            return _stand_in(options, "there is no GPU here (--device cpu insists)")
+        return load(random), true_size
+    try:
+        return load(options), ""
+    except ModelError as error:
+        if not _is_named(options):
+            raise
+        if on_cpu:
+            return _stand_in(options, f"there is no GPU here, and {error}")
+        return load(random), f"{true_size}; {error}"

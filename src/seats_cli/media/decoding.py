@@ -1,0 +1,70 @@
+"""Streams decoded packet by packet, past what cannot be decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+
+def read_only(container: InputContainer, stream_indices: Collection[int]) -> None:
+    """Have the container pass over all other streams, where this version of PyAV can say so."""
+    try:
+        from av.stream import Discard
+    except ImportError:
+        return
+    for stream in container.streams:
+        if stream.index not in stream_indices:
+            stream.discard = Discard.all
+
+
+def seek(container: InputContainer, stream_index: int, ticks: int) -> bool:
+    """Go to the keyframe at or before a time of a stream; False if the container cannot."""
+    import av
+
+    try:
+        container.seek(ticks, stream=container.streams[stream_index])
+    except (av.FFmpegError, OSError):
+        return False
+    return True
+
+
+def decode_stream(
+    container: InputContainer, stream_index: int, n_threads: int, on_lost: Callable[[], None]
+) -> Generator[VideoFrame | AudioFrame]:
+    """All frames of a stream from where the container stands, past packets that cannot be decoded.
+
+    Args:
+        container: Open, and open for as long as this is used.
+        stream_index: A video or audio stream that was not decoded before in this container.
+        n_threads: For the decoder; 0: as it sees fit.
+        on_lost: Called for each packet that could not be decoded.
+
+    Raises:
+        OSError: Reading the file failed.
+        av.FFmpegError: The container is broken from here on.
+    """
+    import av
+
+    stream = cast("VideoStream | AudioStream", container.streams[stream_index])
+    stream.codec_context.thread_count = n_threads
+    stream.codec_context.thread_type = "AUTO"
+    read_only(container, {stream_index})
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                on_lost()
+                continue
+            yield from cast("list[VideoFrame | AudioFrame]", frames)
+    finally:
+        # Waits for the decoder's threads with the interpreter's lock released; closing it does so with the
+        # lock held, which a thread of the decoder may be waiting for.
+        stream.codec_context.flush_buffers()

@@ -1,0 +1,104 @@
+"""``seats demo`` and ``seats doctor``: what they promise to whoever tries the tool or reports a bug."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.resources import files
+
+import pytest
+
+from seats_cli.cli import doctor
+from tests.cli.contract import ASK, check
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """Where temporary files go, and the working and home folders: all empty."""
+    for name in ("tmp", "home", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def everything_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_tiny_model_is_part_of_the_package():
+    tiny = files("seats_cli") / "assets" / "tiny"
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {entry.name for entry in tiny.iterdir()}
+
+
+def test_demo_answers_reports_says_that_it_means_nothing_and_leaves_nothing(seats, scratch):
+    ended = seats("demo", "--trr", "0.2")
+    assert ended.code == 0
+    assert ended.out.strip()
+    assert ended.out.isascii()
+    first, *report = ended.err.splitlines()
+    assert "RANDOM weights" in first
+    assert "means nothing" in first
+    assert any(line.startswith("layers 0") for line in report)
+    assert everything_in(scratch) == []
+
+
+def test_demo_in_json_and_a_clip_to_keep(seats, scratch):
+    ended = seats("demo", "--json", "--keep", "kept.mp4")
+    found = json.loads(ended.out)
+    check(found, ASK)
+    assert "RANDOM weights" in found["warnings"][0]
+    assert found["media"]["seconds_audio"] > 0
+    assert everything_in(scratch) == ["here/kept.mp4"]
+    again = seats("demo", "--keep", "kept.mp4")
+    assert again.code == 2
+    assert "there already" in again.complaint
+
+
+def test_doctor_is_plain_and_complete(seats, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    ended = seats("doctor")
+    assert ended.code == 0
+    assert ended.err == ""
+    assert ended.out.isprintable() or ended.out.replace("\n", "").isprintable()
+    titles = [line for line in ended.out.splitlines() if not line.startswith("  ")]
+    assert titles == list(doctor.SECTIONS)
+    rows = dict(
+        line.split(None, 1) for line in ended.out.splitlines() if line.startswith("  ") and line.split()[1:]
+    )
+    assert rows["sdpa"] == "yes"
+    assert rows["h264"] == "yes"
+    assert rows["torch"][0].isdigit()
+    assert "failed" not in rows
+
+
+def test_doctor_tells_no_secrets(seats, monkeypatch):
+    hidden = {
+        "HF_TOKEN": "hf_abcdefghijklmnop",
+        "SEATS_API_KEY": "letmein",
+        "HUGGING_FACE_HUB_TOKEN": "another",
+        "HF_ENDPOINT": "https://me:letmein@mirror.example/hub",
+        "SEATS_REVISION": "hf_abcdefghijklmnop",
+    }
+    for name, value in hidden.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("UNRELATED", "private")
+    monkeypatch.setenv("SEATS_MODEL", "a\x1b[2Jmodel\nx")
+    out = seats("doctor").out
+    for secret in ("abcdefghijklmnop", "letmein", "another", "private", "UNRELATED", "\x1b"):
+        assert secret not in out
+    assert "https://(hidden)mirror.example/hub" in out
+    assert out.count("(set)") == 3
+    assert r"a\x1b[2Jmodel x" in out
+
+
+def test_doctor_never_fails(seats, monkeypatch):
+    def broken():
+        raise OSError("no driver for hf_abcdefghijklmnop\nat all")
+
+    monkeypatch.setattr(doctor, "SECTIONS", dict.fromkeys(doctor.SECTIONS, broken))
+    ended = seats("doctor")
+    assert ended.code == 0
+    assert ended.out.count("failed") == len(doctor.SECTIONS)
+    assert "OSError: no driver for (hidden) at all" in ended.out
