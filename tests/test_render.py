@@ -316,7 +316,7 @@ def test_random_weights_are_named() -> None:
         return shown(render_report(report)).splitlines()[0]
 
     assert title("random") == "Qwen/Qwen2.5-Omni-7B · random weights · cuda:0 · bfloat16 · sdpa"
-    assert title("none") == "Qwen/Qwen2.5-Omni-7B · weights: none · cuda:0 · bfloat16 · sdpa"
+    assert title("none") == "Qwen/Qwen2.5-Omni-7B · computed, not run"
 
 
 def test_what_was_not_measured_is_left_out() -> None:

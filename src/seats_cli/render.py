@@ -172,6 +172,8 @@ def _model_parts(model: ModelInfo) -> list[str | Text]:
     parts += [plain(model.revision)] if model.revision else []
     if model.weights == "random":
         parts.append(Text("random weights", style="yellow"))
+    elif model.weights == "none":
+        return [*parts, "computed, not run"]
     elif model.weights != "checkpoint":
         parts.append(f"weights: {plain(model.weights)}")
     return parts + [plain(part) for part in (model.device, model.dtype, model.attention) if part]

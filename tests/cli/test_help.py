@@ -15,7 +15,7 @@ from seats_cli.models import FAMILIES
 from seats_cli.selection import METHODS
 from tests.cli.conftest import environment
 
-HEAVY = ("torch", "torchvision", "transformers", "av", "soundfile", "numpy", "huggingface_hub", "pydantic", "rich")
+HEAVY = ("torch", "torchvision", "transformers", "av", "soundfile", "numpy", "huggingface_hub", "pydantic")
 PROBE = f"""
 import sys
 sys.argv = ["seats", *sys.argv[1:]]
@@ -107,8 +107,8 @@ def test_help_fits(seats, monkeypatch, columns, command):
     ("arguments", "complaint"),
     [
         (["frob"], "No such command 'frob'"),
-        (["--frob"], "No such option: --frob"),
-        (["ask", "--frob"], "No such option: --frob"),
+        (["--frob"], "No such option"),
+        (["ask", "--frob"], "No such option"),
         (["profile", "a", "b"], "Got unexpected extra argument"),
         (["ask"], "Missing argument 'MEDIA... QUESTION'"),
         (["ask", "--model"], "Option '--model' requires an argument"),

@@ -17,10 +17,7 @@ from seats_cli.config import DEFAULT_TRRS, MediaOptions, ModelOptions, Selection
 from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from seats_cli.engine.prepare import ClipShape
-    from seats_cli.media import Clip
-    from seats_cli.models.base import ModelSpec
-    from seats_cli.report import MediaInfo, ProfileReport
+    from seats_cli.report import ProfileReport
 
 WORKLOAD, MEASUREMENT = "Workload", "Measurement"
 
@@ -67,16 +64,6 @@ def settings_of(selection: SelectionOptions, trrs: list[float] | None) -> list[S
     return [dataclasses.replace(selection, trr=ratio) for ratio in ratios]
 
 
-def _media_info(clip: Clip, shape: ClipShape, spec: ModelSpec, n_text: int) -> MediaInfo:
-    """A clip on disk, as the report has it."""
-    from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt
-    from seats_cli.engine.pipeline import Prepared, media_info
-    from seats_cli.engine.prepare import lay_out
-
-    layout = lay_out(shape, synthetic_prompt(spec, n_text, shape), spec)
-    return media_info(Prepared(clip, clip.waveform(), shape, layout, plan_of(spec, layout, FULL)))
-
-
 def _analytic(workload: Workload, options: ModelOptions, settings: list[SelectionOptions]) -> ProfileReport:
     from seats_cli.engine.analytic import analytic_profile
     from seats_cli.engine.prepare import clip_shape
@@ -96,7 +83,7 @@ def _analytic(workload: Workload, options: ModelOptions, settings: list[Selectio
             clip.plan.n_frames if clip.plan else 0,
             max(clip.seconds_video, clip.seconds_audio),
         ),
-        media=_media_info(clip, shape, spec, workload.text_tokens) if workload.path else None,
+        clip=clip if workload.path else None,
         warnings=clip.warnings,
     )
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 
 from seats_cli import __version__, cost
 from seats_cli.config import SelectionOptions
-from seats_cli.engine.prepare import ClipShape, lay_out
+from seats_cli.engine.prepare import ClipShape, lay_out, media_info
 from seats_cli.layout import Layout, Modality
+from seats_cli.media.types import Clip
 from seats_cli.models.base import ModelSpec, OmniModel
 from seats_cli.report import (
     FlopsInfo,
     LayerTokens,
-    MediaInfo,
     ModelInfo,
     ProfileReport,
     ScheduleInfo,
@@ -200,7 +200,7 @@ def analytic_profile(
     *,
     n_text: int,
     workload: tuple[str, int, float],
-    media: MediaInfo | None = None,
+    clip: Clip | None = None,
     warnings: Sequence[str] = (),
 ) -> ProfileReport:
     """Tokens and FLOPs of every setting, nothing run.
@@ -212,7 +212,7 @@ def analytic_profile(
         settings: To compare; the full run is put first.
         n_text: Text tokens, markers included.
         workload: Source (``clip`` or ``synthetic``), frames, seconds.
-        media: The clip, where there is one.
+        clip: Where there is one.
         warnings: Collected so far.
 
     Raises:
@@ -229,7 +229,7 @@ def analytic_profile(
             device="none",
             attention="none",
         ),
-        media=media,
+        media=media_info(clip, shape, layout.n_windows) if clip is not None else None,
         workload=workload_of(shape, layout, *workload),
         schedule=schedule_of(spec, settings),
         runs=0,

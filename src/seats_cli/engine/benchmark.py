@@ -30,12 +30,11 @@ from seats_cli.engine.encode import log_mel_of, patches_of
 from seats_cli.engine.pipeline import (
     Prepared,
     flops_info,
-    media_info,
     model_info,
     read_prompt,
     versions,
 )
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
@@ -255,8 +254,7 @@ def measured_profile(
     laps = alternate(variants, runs, warmup)
     full = _summary("full", laps["full"], None)
     clip = bench.make_clip()
-    plan = plan_of(bench.loaded.model.spec, bench.layout, FULL)
-    media = media_info(Prepared(clip, np.zeros(0, np.float32), bench.shape, bench.layout, plan))
+    media = media_info(clip, bench.shape, bench.layout.n_windows)
     frames, seconds = media.frames, max(media.seconds_video, media.seconds_audio)
     return ProfileReport(
         model=model_info(bench.loaded),

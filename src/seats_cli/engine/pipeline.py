@@ -16,14 +16,13 @@ from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_c
 from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tokens, decode
 from seats_cli.engine.encode import EncodedClip, encode
 from seats_cli.engine.prefill import Prefill, prefill
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import (
     Choice,
     FlopsInfo,
-    MediaInfo,
     ModelInfo,
     Report,
     Seconds,
@@ -157,7 +156,7 @@ def answer(
         answer_tokens=n_tokens,
         choices=choices,
         model=model_info(loaded),
-        media=media_info(prepared),
+        media=media_info(clip, prepared.shape, prepared.layout.n_windows),
         selection=selection_info(prepared.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, prepared.layout, prompted),
@@ -209,23 +208,6 @@ def model_info(loaded: LoadedModel) -> ModelInfo:
         dtype=loaded.dtype,
         device=loaded.device,
         attention=loaded.attention,
-    )
-
-
-def media_info(prepared: Prepared) -> MediaInfo:
-    """What was seen and heard."""
-    clip, shape, plan = prepared.clip, prepared.shape, prepared.clip.plan
-    return MediaInfo(
-        path=clip.path,
-        seconds_video=clip.seconds_video if shape.video else 0.0,
-        seconds_audio=clip.seconds_audio if shape.n_audio_tokens else 0.0,
-        frames=plan.n_frames if plan else 0,
-        fps=plan.fps if plan else None,
-        audio_track=clip.audio is not None,
-        width=shape.frame_size[1] if shape.frame_size else None,
-        height=shape.frame_size[0] if shape.frame_size else None,
-        grids=shape.video.n_grids if shape.video else 0,
-        windows=prepared.layout.n_windows,
     )
 
 

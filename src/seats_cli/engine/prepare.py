@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from seats_cli.config import MediaOptions
 from seats_cli.layout import Layout, VideoGrids, build_layout
 from seats_cli.models.resize import frame_size
+from seats_cli.report import MediaInfo
 
 if TYPE_CHECKING:
     from seats_cli.media.types import Clip
@@ -86,4 +87,21 @@ def position_warning(layout: Layout, max_positions: int) -> str | None:
     return (
         f"the prompt reaches position {layout.next_position}, past the {max_positions} the model was trained on: "
         "the answer may be worse; use --start/--end to ask about a part"
+    )
+
+
+def media_info(clip: Clip, shape: ClipShape, n_windows: int) -> MediaInfo:
+    """What was seen and heard, as the report says it."""
+    plan = clip.plan
+    return MediaInfo(
+        path=clip.path,
+        seconds_video=clip.seconds_video if shape.video else 0.0,
+        seconds_audio=clip.seconds_audio if shape.n_audio_tokens else 0.0,
+        frames=plan.n_frames if plan else 0,
+        fps=plan.fps if plan else None,
+        audio_track=clip.audio is not None,
+        width=shape.frame_size[1] if shape.frame_size else None,
+        height=shape.frame_size[0] if shape.frame_size else None,
+        grids=shape.video.n_grids if shape.video else 0,
+        windows=n_windows,
     )

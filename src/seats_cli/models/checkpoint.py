@@ -128,17 +128,29 @@ def _unreachable(options: ModelOptions, error: Exception) -> ModelError:
     return ModelError(f"{options.model} {why}", f"fetch it with: {fetch}")
 
 
+def _folder(options: ModelOptions) -> Path | None:
+    """The folder that the user named; None when it must be a Hub id.
+
+    Raises:
+        ModelError: It can only be a folder, and there is none.
+    """
+    folder = Path(options.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or options.model.startswith((".", "~")) or options.model.count("/") > 1:
+        raise ModelError(f"there is no folder {options.model}", "give a checkpoint's folder or a Hub id")
+    return None
+
+
 def find(options: ModelOptions) -> Checkpoint:
     """Find a checkpoint on disk or fetch what is needed of it from the Hub.
 
     Raises:
         ModelError: It is missing, unreachable, damaged or of an unknown kind.
     """
-    folder = Path(options.model).expanduser()
-    if folder.is_dir():
+    folder = _folder(options)
+    if folder is not None:
         return _inspect(folder, None)
-    if folder.is_absolute() or options.model.startswith((".", "~")) or options.model.count("/") > 1:
-        raise ModelError(f"there is no folder {options.model}", "give a checkpoint's folder or a Hub id")
 
     from huggingface_hub import snapshot_download
 
@@ -189,8 +201,8 @@ def find_config(options: ModelOptions) -> tuple[str, Config]:
     Raises:
         ModelError: It is missing, unreachable, damaged or of an unknown kind.
     """
-    folder = Path(options.model).expanduser()
-    if not folder.is_dir():
+    folder = _folder(options)
+    if folder is None:
         from huggingface_hub import hf_hub_download
 
         try:
