@@ -21,6 +21,7 @@ class ArrayClip:
         self._images, self._waveform = images, waveform
         self.warnings: list[str] = []
         self.video = self.plan = self.audio = None
+        self.has_audio_track = waveform is not None
         if images is not None:
             n, height, width, _ = images.shape
             self.video = VideoInfo("raw", width, height, 0, 2.0, 0.0, n / 2, n, 0)

@@ -148,7 +148,7 @@ def test_without_a_gpu_and_without_the_model_it_says_what_it_ran_and_why(seats, 
     ended = seats("profile", *SMALL, "--trr", "0.2", "--json", "--offline")
     note = found_in(ended)["note"]
     assert "stand-in of 8 layers" in note
-    assert f"instead of {SEVEN}: there is no GPU here, and {SEVEN} is not in the cache" in note
+    assert f"instead of {SEVEN}: there is no GPU here, and its weights are not in the cache" in note
     assert f"seats: {note}" in ended.err.splitlines()
 
 

@@ -15,7 +15,8 @@ import torch
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine import trace as trace_module
 from seats_cli.engine.decode import next_logits
-from seats_cli.engine.pipeline import Settings, answer, prepare, read_prompt
+from seats_cli.engine.encode import encode
+from seats_cli.engine.pipeline import Settings, answer, method_for, prepare, read_prompt
 from seats_cli.engine.prepare import clip_shape, position_warning
 from seats_cli.engine.trace import check_trace_path, write_trace
 from seats_cli.errors import UsageError
@@ -296,6 +297,25 @@ def test_sparse_frames(loaded: LoadedModel, fps: float, seconds: float, trr: flo
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     if whole is not None:
         assert torch.equal(whole.prefill.logits, prompted.prefill.logits)
+
+
+def test_sparse_frames_in_batches_equal_one_go(loaded: LoadedModel) -> None:
+    """Law 4: windows of 8 s, so a batch of sound begins at a multiple of 800 log-mel frames."""
+    clip, media = sparse(0.25, 12, 47.3)
+    selection = SelectionOptions(trr=0.4)
+    prepared = prepare(loaded, clip, QUESTION, Settings(media, selection), Stopwatch())
+    parts = []
+    for windows in (1, 1000):
+        method = method_for(loaded, prepared.plan, selection)
+        inputs = (clip, prepared.waveform, prepared.shape, prepared.layout, method, Stopwatch())
+        with torch.inference_mode():
+            parts.append(encode(loaded.model, *inputs, windows_per_batch=windows))
+    small, whole = parts
+    assert prepared.layout.window_sizes[Modality.AUDIO] == (200, 200, 200, 200, 200, 182)
+    assert torch.equal(small.index, whole.index)
+    torch.testing.assert_close(small.embeddings, whole.embeddings)
+    for name, saliency in whole.trace.items():
+        torch.testing.assert_close(small.trace[name], saliency)
 
 
 def test_sparse_frames_are_what_the_report_says(loaded: LoadedModel) -> None:

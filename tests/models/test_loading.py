@@ -6,7 +6,7 @@ import builtins
 import errno
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from seats_cli.errors import ModelError, UsageError
 from seats_cli.models import FAMILIES, family_of, named_architecture
 from seats_cli.models.checkpoint import SMALL_FILES, find, find_config
 from seats_cli.models.loading import (
+    _read_weights,
     build_random,
     choose_attention,
     choose_device,
@@ -130,6 +131,14 @@ def test_a_thinker_saved_alone(tmp_path: Path, shard_size: str) -> None:
     assert len(found.shards) == len(list(tmp_path.glob("*.safetensors")))
     assert (len(found.shards) > 1) == (shard_size == "100KB")
     assert same_weights(load(options(tmp_path)).model.thinker, thinker)
+
+
+def test_tensors_of_the_talker_are_not_read(tmp_path: Path) -> None:
+    """Not even from a file that holds both."""
+    for shards in (1, 2):
+        mixed = tiny.write_tiny_checkpoint(tmp_path / str(shards), n_layers=5, shards=shards)
+        wanted = {name.removeprefix("thinker.") for name in tiny.hub_state_dict(tiny.tiny_thinker(n_layers=5))}
+        assert set(_read_weights(find(options(mixed)))) == wanted
 
 
 def test_the_talker_is_not_touched(folder: Path) -> None:
@@ -437,10 +446,8 @@ def test_no_memory_is_not_a_damaged_checkpoint(whole: Path, monkeypatch: pytest.
 
 
 def test_code_of_a_repository_is_never_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(*_: object) -> str:
-        raise AssertionError("the user was asked whether to run code")
-
-    monkeypatch.setattr(builtins, "input", ask)
+    asked: list[object] = []
+    monkeypatch.setattr(builtins, "input", lambda *question: asked.append(question) or "n")
     marker = folder / "ran"
     body = f"open({str(marker)!r}, 'w').close()\nclass Evil:\n    pass\n"
     (folder / "evil.py").write_text(body)
@@ -461,6 +468,7 @@ def test_code_of_a_repository_is_never_run(folder: Path, monkeypatch: pytest.Mon
     (folder / "tokenizer_config.json").write_text(json.dumps({**content, "processor_class": "Evil"}))
     refused(folder, "tokenizer or processor cannot be read")
     assert not marker.exists()
+    assert asked == []
 
 
 # Random weights
@@ -522,6 +530,21 @@ def test_family_of() -> None:
 # What stays behind
 
 
+@pytest.fixture
+def talkative() -> Iterator[None]:
+    """Settings that no earlier test can have left behind."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_info()
+    hf_logging.enable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(1234)
+        yield
+    hf_logging.set_verbosity(level)
+    if not bars:
+        hf_logging.disable_progress_bar()
+
+
+@pytest.mark.usefixtures("talkative")
 def test_nothing_global_is_changed(whole: Path, small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     def state() -> tuple[object, ...]:
         return (
@@ -544,9 +567,10 @@ def test_nothing_global_is_changed(whole: Path, small: dict[str, Any], capfd: py
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("talkative")
 def test_state_is_restored_after_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers, FAMILY.thinker_class, None)
     before = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     (folder / SHARDS[0]).write_bytes(b"")
     refused(folder, "is damaged")
-    assert (hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()) == before
+    assert (hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()) == before == (hf_logging.INFO, True)

@@ -19,6 +19,7 @@ from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
+from seats_cli.models.base import check_plain_text
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import (
     Choice,
@@ -32,6 +33,8 @@ from seats_cli.selection import METHODS, get_method
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
 from seats_cli.timing import PeakMemory, Stopwatch
+
+MOST_SPARE_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, 
     """
     model = loaded.model
     if settings.generation.choices:
+        check_plain_text(" ".join(settings.generation.choices), "list of choices", model.tokenizer)
         choice_tokens(settings.generation.choices, model.tokenizer)
     with watch("decode"):
         waveform = clip.waveform()
@@ -142,7 +146,7 @@ def answer(
         with watch("decode"):
             clip = open_clip()
         prepared = prepare(loaded, clip, question, settings, watch)
-        prompted = read_prompt(loaded, prepared, settings.selection, watch, generation.max_new_tokens)
+        prompted = read_prompt(loaded, prepared, settings.selection, watch, _spare(generation))
         first_token = time.perf_counter() - began
         text, n_tokens, reason, choices = _write(loaded, prepared, prompted.prefill, generation, on_text)
     if on_trace is not None:
@@ -172,6 +176,11 @@ def answer(
         versions=versions(),
         warnings=tuple(clip.warnings),
     )
+
+
+def _spare(options: GenerationOptions) -> int:
+    """Room to make in the cache for the answer; a longer one makes the cache grow."""
+    return 0 if options.choices else min(options.max_new_tokens, MOST_SPARE_TOKENS)
 
 
 def _write(

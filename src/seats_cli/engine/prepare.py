@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from seats_cli.config import MediaOptions
 from seats_cli.layout import Layout, VideoGrids, build_layout
-from seats_cli.models.resize import frame_size
+from seats_cli.models.resize import MIN_TOKENS, frame_size
 from seats_cli.report import MediaInfo
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def clip_shape(
             min_pixels=options.min_pixels,
             max_pixels=options.max_pixels,
         )
+        least = MIN_TOKENS * factor**2 if options.min_pixels is None else options.min_pixels
+        if size[0] * size[1] < least and options.max_pixels is None:
+            tokens = size[0] * size[1] // factor**2
+            clip.warnings.append(
+                f"{clip.plan.n_frames} frames share the clip's pixel budget: {tokens} merged tokens per grid, "
+                f"below {least // factor**2}; fewer --max-frames or more --min-pixels give more"
+            )
         grids = VideoGrids(clip.plan.n_grids, size[0] // factor, size[1] // factor, clip.plan.seconds_per_grid)
     n_mel = math.ceil(n_samples / HOP_SAMPLES)
     n_audio = family.audio_tokens(n_mel) if n_mel else 0
@@ -99,7 +106,7 @@ def media_info(clip: Clip, shape: ClipShape, n_windows: int) -> MediaInfo:
         seconds_audio=clip.seconds_audio if shape.n_audio_tokens else 0.0,
         frames=plan.n_frames if plan else 0,
         fps=plan.fps if plan else None,
-        audio_track=clip.audio is not None,
+        audio_track=clip.has_audio_track,
         width=shape.frame_size[1] if shape.frame_size else None,
         height=shape.frame_size[0] if shape.frame_size else None,
         grids=shape.video.n_grids if shape.video else 0,

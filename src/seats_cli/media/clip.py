@@ -49,6 +49,7 @@ class FileClip:
     audio: AudioInfo | None
     plan: SamplingPlan | None
     warnings: list[str]
+    has_audio_track: bool
     _picture: _Picture | None
     _waveform: Float32
 
@@ -127,6 +128,7 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
         audio=audio,
         plan=picture.plan if picture is not None else None,
         warnings=warnings,
+        has_audio_track=found.audio is not None or found.audio_problem != NO_AUDIO_TRACK,
         _picture=picture,
         _waveform=waveform,
     )

@@ -119,6 +119,11 @@ class NoiseClip:
         """Length of the waveform; 0 without one."""
         return self._n_samples / SAMPLE_RATE_HZ
 
+    @property
+    def has_audio_track(self) -> bool:
+        """Whether it has sound."""
+        return self._n_samples > 0
+
     def frames(self) -> Iterator[Frame]:
         """Yield ``plan.n_frames`` frames, uint8 [height, width, 3]; callable again."""
         if self.plan is None:

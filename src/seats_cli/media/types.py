@@ -180,6 +180,11 @@ class Clip(Protocol):
         ...
 
     @property
+    def has_audio_track(self) -> bool:
+        """Whether the source has sound, heard or not."""
+        ...
+
+    @property
     def plan(self) -> SamplingPlan | None:
         """When the picture is looked at."""
         ...

@@ -241,11 +241,13 @@ def place_of(module: torch.nn.Module) -> torch.device:
 
 
 def check_plain_text(text: str, what: str, tokenizer: Any) -> None:
-    """Refuse text that holds a special token: it would change the sequence's structure.
+    """Refuse text that holds a special token, which would change the sequence's structure, or is not text.
 
     Raises:
         UsageError: Names the token.
     """
+    if text != text.encode("utf-8", "replace").decode():
+        raise UsageError(f"the {what} is not valid UTF-8", "check the terminal's or the file's encoding")
     found = [token for token in tokenizer.added_tokens_encoder if token in text]
     if found:
         raise UsageError(f"the {what} contains the reserved token {found[0]}", "write it differently")

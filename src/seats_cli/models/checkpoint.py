@@ -75,7 +75,7 @@ def _thinker_shards(index: Path) -> tuple[str, ...]:
         raise ModelError(f"{index} has no weight_map", _AGAIN)
     needed = {file for key, file in weight_map.items() if key.startswith(PREFIX)}
     shards = needed or set(weight_map.values())
-    if any(not isinstance(file, str) or Path(file).name != file for file in shards):
+    if any(not isinstance(file, str) or Path(file).name != file or file in ("", "..") for file in shards):
         raise ModelError(f"{index} names files outside its folder", _AGAIN)
     return tuple(sorted(shards))
 
@@ -134,7 +134,12 @@ def _folder(options: ModelOptions) -> Path | None:
     Raises:
         ModelError: It can only be a folder, and there is none.
     """
-    folder = Path(options.model).expanduser()
+    try:
+        folder = Path(options.model).expanduser()
+    except RuntimeError:
+        raise ModelError(
+            f"there is no folder {options.model}: no such user", "give a folder or a Hub id"
+        ) from None
     if folder.is_dir():
         return folder
     if folder.is_absolute() or options.model.startswith((".", "~")) or options.model.count("/") > 1:

@@ -113,18 +113,24 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def choose_attention(name: str, device: torch.device) -> str:
-    """``auto`` is flash attention where it imports and there is a GPU, sdpa otherwise.
+def choose_attention(name: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
+    """``auto`` is flash attention where it imports, on a GPU and in half precision; sdpa otherwise.
 
     Raises:
         ModelError: flash attention was asked for and does not import.
+        UsageError: It was asked for in float32, which it cannot do.
     """
+    import torch
     from transformers.utils import is_flash_attn_2_available
 
+    half = dtype is not torch.float32
     if name == "auto":
-        return "flash_attention_2" if device.type == "cuda" and is_flash_attn_2_available() else "sdpa"
+        flash = half and device.type == "cuda" and is_flash_attn_2_available()
+        return "flash_attention_2" if flash else "sdpa"
     if name == "flash_attention_2" and not is_flash_attn_2_available():
         raise ModelError("--attn flash_attention_2: the flash-attn package does not import", "use --attn sdpa")
+    if name == "flash_attention_2" and not half:
+        raise UsageError("--attn flash_attention_2 needs float16 or bfloat16", "add --dtype bfloat16")
     return name
 
 
@@ -224,7 +230,7 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
     spec = family.spec_of(options.model, checkpoint.config)
     device, device_map = _placement(options)
     dtype = choose_dtype(options.dtype, device)
-    attention = choose_attention(options.attn, device)
+    attention = choose_attention(options.attn, device, dtype)
     with _quiet():
         processor = _read_processor(checkpoint)
         thinker = _read_thinker(
@@ -297,7 +303,7 @@ def build_random(options: ModelOptions, family: type[OmniModel], config: Config)
     spec = family.spec_of(options.model, config)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    attention = choose_attention(options.attn, device)
+    attention = choose_attention(options.attn, device, dtype)
     hf_config = _thinker_config(family, config)
     with torch.random.fork_rng(range(torch.cuda.device_count())), _quiet(), device:
         torch.manual_seed(0)

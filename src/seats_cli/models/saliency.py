@@ -51,11 +51,14 @@ def _received(query: torch.Tensor, key: torch.Tensor, lengths: torch.Tensor) -> 
     width = query.shape[2]
     inside = torch.arange(width, device=query.device) < lengths[:, None]
     total = torch.zeros(query.shape[0], width, device=query.device, dtype=torch.float32)
+    step = max(1, MAP_BYTES // (4 * query.shape[0] * width))  # queries whose map is held at a time
     for head in range(query.shape[1]):
-        logits = (query[:, head] @ key[:, head].transpose(1, 2)).float()
-        logits.masked_fill_(~inside[:, None, :], float("-inf"))
-        weights = torch.softmax(logits, dim=-1)
-        total += (weights * inside[:, :, None]).sum(1)
+        keys = key[:, head].transpose(1, 2)
+        for first in range(0, width, step):
+            some = slice(first, first + step)
+            logits = (query[:, head, some] @ keys).float()
+            logits.masked_fill_(~inside[:, None, :], float("-inf"))
+            total += (torch.softmax(logits, dim=-1) * inside[:, some, None]).sum(1)
     return total / query.shape[1]
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _INF = float("inf")
+DISTANCE_BYTES = 256 << 20
+"""The distances of one run of windows stay below this."""
 
 
 def select_diverse(
@@ -42,22 +44,27 @@ def select_diverse(
     sizes, keeps = np.array(window_sizes, dtype=np.int64), np.array(keep_counts, dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     whole = _to_device(np.flatnonzero(np.repeat(sizes == keeps, sizes)), device)
-    pruned = _pruned(window_sizes, keep_counts)
-    if not pruned:
-        return whole
-    sizes, keeps, starts = sizes[pruned], keeps[pruned], starts[pruned, None]
+    unit = F.normalize(embeddings.float(), dim=-1)
+    picked = [
+        _pick(unit, saliency.float(), sizes[group], keeps[group], starts[group])
+        for group in _groups(window_sizes, keep_counts)
+    ]
+    return torch.cat([*picked, whole]).sort().values
+
+
+def _pick(unit: Tensor, saliency: Tensor, sizes: np.ndarray, keeps: np.ndarray, starts: np.ndarray) -> Tensor:
+    """Picks of some windows side by side: int64, window by window, in the order of picking."""
+    device = unit.device
     position = np.arange(sizes.max())
     padding = position >= sizes[:, None]
     # Padded places read the window's first token: any token would do, they are masked.
-    gather = _to_device(starts + np.where(padding, 0, position), device)
+    gather = _to_device(starts[:, None] + np.where(padding, 0, position), device)
     steps = int(keeps.max())
     wanted = np.flatnonzero(np.arange(steps) < keeps[:, None])
 
-    x = F.normalize(embeddings.float(), dim=-1)[gather]
-    distance = _weighted_distance(x, saliency.float()[gather])
-    picks = _greedy(distance, _to_device(padding, device), steps) + _to_device(starts, device)
-    picked = picks.flatten()[_to_device(wanted, device)]
-    return torch.cat([picked, whole]).sort().values
+    distance = _weighted_distance(unit[gather], saliency[gather])
+    picks = _greedy(distance, _to_device(padding, device), steps) + _to_device(starts[:, None], device)
+    return picks.flatten()[_to_device(wanted, device)]
 
 
 def diversity_matmul_macs(window_sizes: Sequence[int], keep_counts: Sequence[int], dim: int) -> int:
@@ -68,9 +75,8 @@ def diversity_matmul_macs(window_sizes: Sequence[int], keep_counts: Sequence[int
         keep_counts: Tokens kept per window.
         dim: Width of the embeddings.
     """
-    pruned = _pruned(window_sizes, keep_counts)
-    longest = max((window_sizes[w] for w in pruned), default=0)
-    return len(pruned) * longest * longest * dim
+    groups = _groups(window_sizes, keep_counts)
+    return sum(len(group) * max(window_sizes[w] for w in group) ** 2 * dim for group in groups)
 
 
 def _check(embeddings: Tensor, window_sizes: Sequence[int], keep_counts: Sequence[int]) -> None:
@@ -85,6 +91,23 @@ def _pruned(window_sizes: Sequence[int], keep_counts: Sequence[int]) -> list[int
     """Windows in which there is something to choose."""
     pairs = zip(window_sizes, keep_counts, strict=True)
     return [w for w, (size, keep) in enumerate(pairs) if 0 < keep < size]
+
+
+def _groups(window_sizes: Sequence[int], keep_counts: Sequence[int]) -> list[list[int]]:
+    """The windows with something to choose, in runs whose padded distances stay below ``DISTANCE_BYTES``.
+
+    A window that is larger than that by itself makes a run of its own.
+    """
+    groups: list[list[int]] = []
+    longest = 0
+    for window in _pruned(window_sizes, keep_counts):
+        longest = max(longest, window_sizes[window])
+        if groups and 4 * (len(groups[-1]) + 1) * longest**2 <= DISTANCE_BYTES:
+            groups[-1].append(window)
+        else:
+            groups.append([window])
+            longest = window_sizes[window]
+    return groups
 
 
 def _to_device(host: np.ndarray, device: torch.device) -> Tensor:

@@ -234,8 +234,10 @@ def _rank(scores: Tensor, group: Tensor, n_windows: int) -> Tensor:
 
 
 def _trace(weights: PerModality, kept: PerModality, plain: Tensor) -> dict[str, Tensor]:
+    mean = (weights.video + weights.audio) / 2
     return {
-        "weights": (weights.video + weights.audio) / 2,
+        "weights": mean,
+        "weights_spread": mean.amax() - mean.amin() if mean.shape[0] else mean.sum(),
         "weights_video": weights.video,
         "weights_audio": weights.audio,
         "budgets_video": kept.video,
