@@ -446,3 +446,32 @@ def test_trace_path_is_checked_first(tmp_path: Path) -> None:
         check_trace_path(tmp_path)
     with pytest.raises(UsageError, match="there is no folder"):
         check_trace_path(tmp_path / "nowhere" / "t.npz")
+
+
+def test_a_track_that_is_not_heard_is_still_a_track(loaded, tmp_path):
+    from seats_cli.media import open_clip, write_demo_clip
+
+    path = tmp_path / "clip.mp4"
+    write_demo_clip(path, seconds=2.0)
+    media = MediaOptions(audio="off")
+    settings = Settings(media=media, generation=GenerationOptions(max_new_tokens=1))
+    report = answer(loaded, lambda: open_clip(path, media), "What?", settings)
+    assert report.media.audio_track
+    assert report.media.seconds_audio == 0
+
+
+@pytest.mark.parametrize("question", ["what\udcff", "\ud800"])
+def test_a_question_that_is_not_text_is_refused(loaded, question):
+    clip, media = random_clip(2, 4, 4, 0.0)
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        answer(loaded, lambda: clip, question, Settings(media=media))
+
+
+def test_frames_that_share_a_small_budget_are_said_so(loaded):
+    from seats_cli.engine.prepare import clip_shape
+    from seats_cli.media import NoiseClip
+
+    clip = NoiseClip(n_frames=768, seconds=384.0, width=1920, height=1080, audio_seconds=0)
+    shape = clip_shape(clip, 0, type(loaded.model), loaded.model.spec, MediaOptions())
+    assert shape.video.tokens_per_grid < 128
+    assert any("share the clip's pixel budget" in line for line in clip.warnings)

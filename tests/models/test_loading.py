@@ -574,3 +574,14 @@ def test_state_is_restored_after_a_failure(folder: Path, monkeypatch: pytest.Mon
     (folder / SHARDS[0]).write_bytes(b"")
     refused(folder, "is damaged")
     assert (hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()) == before == (hf_logging.INFO, True)
+
+
+def test_float32_never_takes_flash_attention(monkeypatch):
+    import transformers.utils
+
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: True)
+    gpu = torch.device("cuda")
+    assert choose_attention("auto", gpu, torch.bfloat16) == "flash_attention_2"
+    assert choose_attention("auto", gpu, torch.float32) == "sdpa"
+    with pytest.raises(UsageError, match="needs float16 or bfloat16"):
+        choose_attention("flash_attention_2", gpu, torch.float32)

@@ -157,3 +157,23 @@ def test_never_asks_the_device() -> None:
 def test_contradictory_counts_are_refused(sizes: list[int], keeps: list[int]) -> None:
     with pytest.raises(ValueError):
         select_diverse(torch.randn(5, 4), torch.rand(5), sizes, keeps)
+
+
+def test_memory_bounded_runs_of_windows_choose_the_same(monkeypatch):
+    """However few bytes the distances may take, the picks are those of all windows side by side."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from seats_cli.selection import diversity
+
+    generator = torch.Generator().manual_seed(4)
+    sizes, keeps = (7, 0, 30, 12, 12, 5, 1), (3, 0, 11, 12, 4, 2, 1)
+    x = torch.randn(sum(sizes), 6, generator=generator)
+    a = torch.rand(sum(sizes), generator=generator)
+    together = diversity.select_diverse(x, a, sizes, keeps)
+    for n_bytes in (1, 4 * 12 * 12 * 2, 4 * 30 * 30 * 2):
+        monkeypatch.setattr(diversity, "DISTANCE_BYTES", n_bytes)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            apart = diversity.select_diverse(x, a, sizes, keeps)
+        assert torch.equal(apart, together)
+        assert counter.get_total_flops() == 2 * diversity.diversity_matmul_macs(sizes, keeps, 6)
