@@ -67,9 +67,14 @@ def test_offline_is_said_before_the_hub_library_is_imported(more):
 
 
 def start(*command: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
-    )
+    """Start a process that a SIGINT reaches, also where this one runs in the background and ignores it."""
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def test_ctrl_c_during_the_answer_keeps_what_has_been_said(talkative, clips):
