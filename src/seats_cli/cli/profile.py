@@ -67,10 +67,11 @@ def settings_of(selection: SelectionOptions, trrs: list[float] | None) -> list[S
 def _analytic(workload: Workload, options: ModelOptions, settings: list[SelectionOptions]) -> ProfileReport:
     from seats_cli.engine.analytic import analytic_profile
     from seats_cli.engine.prepare import clip_shape
+    from seats_cli.media import SAMPLE_RATE_HZ
 
     family, spec = spec_without_weights(options)
     clip = workload.maker(spec.pixel_factor)()
-    n_samples = round(clip.seconds_audio * 16_000)
+    n_samples = round(clip.seconds_audio * SAMPLE_RATE_HZ)
     shape = clip_shape(clip, n_samples, family, spec, workload.options(spec.pixel_factor))
     return analytic_profile(
         family,
