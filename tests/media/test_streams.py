@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from seats_cli.config import MediaOptions
+from seats_cli.errors import MediaError, UsageError
 from seats_cli.media import open_clip
 from tests.media.clips import click, coded_image, even_times, loudest_seconds, read_code, write_video
 
@@ -138,3 +139,23 @@ def test_importing_the_room_imports_no_decoder():
     code = "import sys, seats_cli.media; print(sorted({'av', 'soundfile', 'torch'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_picture_that_is_not_wanted_leaves_the_sound_where_it_was(tmp_path: Path) -> None:
+    """The sound begins later than the picture; without the picture its place in time stays."""
+    path = write_video(tmp_path / "a.mp4", even_times(4, 25), sound=click(2, 1.0), sound_start_seconds=1.5)
+    both = open_clip(path, MediaOptions(end_seconds=3.0))
+    alone = open_clip(path, MediaOptions(end_seconds=3.0, picture="off"))
+    assert (alone.video, alone.plan, alone.seconds_video) == (None, None, 0.0)
+    assert list(alone.frames()) == []
+    np.testing.assert_array_equal(alone.waveform(), both.waveform())
+    assert loudest_seconds(alone.waveform()) == pytest.approx(2.5, abs=0.01)
+    assert not any("picture" in line or "video" in line for line in alone.warnings)
+
+
+def test_without_picture_there_must_be_sound(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", TIMES)
+    with pytest.raises(MediaError, match="no audio track"):
+        open_clip(path, MediaOptions(picture="off"))
+    with pytest.raises(UsageError, match="neither"):
+        open_clip(path, MediaOptions(picture="off", audio="off"))

@@ -5,6 +5,7 @@ from seats_cli.media.codecs import can_decode
 from seats_cli.media.sampling import choose_pts, make_plan
 from seats_cli.media.synthetic import NoiseClip, write_demo_clip
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Frame, SamplingPlan, VideoInfo
+from seats_cli.media.writing import write_clip
 
 __all__ = [
     "SAMPLE_RATE_HZ",
@@ -19,5 +20,6 @@ __all__ = [
     "choose_pts",
     "make_plan",
     "open_clip",
+    "write_clip",
     "write_demo_clip",
 ]

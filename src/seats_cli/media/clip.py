@@ -110,17 +110,20 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
         UsageError: The part asked for is not in the clip, or ``--audio off`` leaves nothing.
     """
     name = os.fsdecode(path)
+    if options.nothing:
+        raise UsageError(f"{name}: neither its picture nor its sound is to be used")
     found = probe(name)
     if found.video is None and options.audio == "off":
         raise UsageError(f"{name} has no picture, and --audio off leaves nothing", "leave --audio off out")
     video_seconds = found.video.info.duration_seconds if found.video is not None else 0.0
     clip_seconds = max(video_seconds, _audio_end_seconds(found) if options.audio != "off" else 0.0)
     part, warnings = used_part(clip_seconds, options.start_seconds, options.end_seconds)
-    warnings = [*found.notes, *(found.video.notes if found.video is not None else ()), *warnings]
-    picture = None if found.video is None else _plan_picture(found.video, part, options)
+    seen = found.video if options.picture == "auto" else None
+    warnings = [*found.notes, *(seen.notes if seen is not None else ()), *warnings]
+    picture = None if seen is None else _plan_picture(seen, part, options)
     audio, waveform, heard_lines = _open_sound(name, found, part, options, picture is not None)
     warnings.extend(heard_lines)
-    if found.video is not None and picture is None:
+    if seen is not None and picture is None:
         warnings.append(f"the picture ends after {video_seconds:.2f} s: the answer is from the sound alone")
     return FileClip(
         path=name,

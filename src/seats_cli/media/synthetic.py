@@ -6,8 +6,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,11 +19,7 @@ from seats_cli.media.types import (
     Uint8,
     VideoInfo,
 )
-
-if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
-    from av.container import OutputContainer
-    from av.video.stream import VideoStream
+from seats_cli.media.writing import write_clip
 
 _COARSE_ROWS, _COARSE_COLUMNS = 6, 10
 _SECONDS_PER_SCENE = 4.0
@@ -169,37 +163,21 @@ def write_demo_clip(
     """Write a small mp4 (h264, aac): a red disc and a blue square move over a texture; a beep each second.
 
     Args:
-        path: Written over if it exists.
+        path: Ends in .mp4; written over if it exists.
         seconds: Length of picture and sound.
         width: Pixels; even, as h264 wants it.
         height: Pixels; even.
         fps: Frames per second.
         seed: Of the texture. The same arguments give the same frames and samples.
     """
-    import av
-
-    # x264's macroblock tree reads memory it has not written, so that its output differs now and then.
-    options = {"crf": "20", "preset": "veryfast", "bf": "0", "x264-params": "mbtree=0"}
-    with av.open(os.fspath(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=fps, options=options)
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("aac", rate=_DEMO_AUDIO_RATE_HZ, layout="mono")
-        _write_demo_picture(container, video, round(seconds * fps), fps, seed)
-        _write_demo_sound(container, audio, seconds)
+    images = _demo_picture(width, height, max(1, round(seconds * fps)), seed)
+    write_clip(path, images, fps, demo_sound(seconds, _DEMO_AUDIO_RATE_HZ), _DEMO_AUDIO_RATE_HZ, quality=20)
 
 
-def _write_demo_picture(
-    container: OutputContainer, stream: VideoStream, n_frames: int, fps: int, seed: int
-) -> None:
-    import av
-
-    texture = _smooth(_coarse_noise(seed), stream.width, stream.height) * 0.4 + 60
-    for index in range(max(1, n_frames)):
-        image = _draw_demo_shapes(texture.astype(np.uint8), index / max(1, n_frames))
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts, frame.time_base = index, Fraction(1, fps)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+def _demo_picture(width: int, height: int, n_frames: int, seed: int) -> Iterator[Uint8]:
+    texture = _smooth(_coarse_noise(seed), width, height) * 0.4 + 60
+    for index in range(n_frames):
+        yield _draw_demo_shapes(texture.astype(np.uint8), index / n_frames)
 
 
 def _draw_demo_shapes(image: Uint8, progress: float) -> Uint8:
@@ -224,16 +202,3 @@ def demo_sound(seconds: float, rate_hz: int) -> Float32:
     frequency_hz = 440.0 * 2.0 ** (number % 12 / 6)
     envelope = np.sin(np.pi * np.clip(since / _BEEP_SECONDS, 0, 1))
     return (0.5 * envelope * np.sin(2 * np.pi * frequency_hz * since)).astype(np.float32)
-
-
-def _write_demo_sound(container: OutputContainer, stream: AudioStream, seconds: float) -> None:
-    import av
-
-    sound = demo_sound(seconds, _DEMO_AUDIO_RATE_HZ)
-    step = stream.codec_context.frame_size or 1024
-    for start in range(0, sound.size, step):
-        frame = av.AudioFrame.from_ndarray(sound[None, start : start + step], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = _DEMO_AUDIO_RATE_HZ, start
-        frame.time_base = Fraction(1, _DEMO_AUDIO_RATE_HZ)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
