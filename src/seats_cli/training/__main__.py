@@ -1,0 +1,31 @@
+"""``python -m seats_cli.training RUN``: train the embedded model from random weights, or go on with it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from seats_cli.training.run import Recipe, Run
+
+
+def main(arguments: list[str]) -> int:
+    """Train for so many minutes; run again to go on."""
+    parser = argparse.ArgumentParser(prog="python -m seats_cli.training", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of the run: clips, state and, at the end, checkpoint/")
+    parser.add_argument("--minutes", type=float, default=110.0, help="stop after so long (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make clips (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that train")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    run = Run(options.run, Recipe(), lambda line: print(line, flush=True))
+    run.make_clips(options.workers)
+    done = run.go(options.minutes * 60)
+    print(f"done: {options.run / 'checkpoint'}" if done else "not done yet: run the same command again")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
