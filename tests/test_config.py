@@ -39,6 +39,9 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     *[(SelectionOptions, {"temperature": t}, "--window-temperature is") for t in (0, -1, NAN, INF)],
     (SelectionOptions, {"score_with": "both"}, "--score-with is 'both'"),
     (SelectionOptions, {"score_norm": "max"}, "--score-norm is 'max'"),
+    (SelectionOptions, {"stages": "2"}, "--stages is '2'; it must be one of 1, 12, 123"),
+    (SelectionOptions, {"window_budgets": "even"}, "--window-budgets is 'even'"),
+    *[(SelectionOptions, {"selection_seed": s}, "--selection-seed is") for s in (-1, 2**63)],
     (SelectionOptions, {"kv_cache": "none"}, "--kv-cache is 'none'"),
     *[(GenerationOptions, {"max_new_tokens": n}, "--max-new-tokens is") for n in (0, -1)],
     *[(GenerationOptions, {"temperature": t}, "--temperature is") for t in (-0.1, NAN, INF)],
@@ -103,9 +106,12 @@ def test_frozen_keyword_only_and_described(kind: type) -> None:
     ("kind", "field", "literal"),
     [
         (MediaOptions, "audio", config.AudioMode),
+        (MediaOptions, "picture", config.PictureMode),
         (SelectionOptions, "kv_cache", config.KvCache),
         (SelectionOptions, "score_with", config.ScoreWith),
         (SelectionOptions, "score_norm", config.ScoreNorm),
+        (SelectionOptions, "stages", config.Stages),
+        (SelectionOptions, "window_budgets", config.WindowBudgets),
         (ModelOptions, "attn", config.Attention),
         (ModelOptions, "dtype", config.Dtype),
         (ModelOptions, "weights", config.Weights),
@@ -120,6 +126,7 @@ def test_published_defaults() -> None:
     assert (MediaOptions().fps, MediaOptions().max_frames) == (2.0, 768)
     assert (SelectionOptions().trr, SelectionOptions().scale) == (0.1, 1.4)
     assert SelectionOptions().score_with == "previous"
+    assert (SelectionOptions().stages, SelectionOptions().window_budgets) == ("123", "query")
     assert GenerationOptions().temperature == 0
     assert config.DEFAULT_TRRS == (0.35, 0.25, 0.15, 0.10)
     assert ModelOptions().model == "Qwen/Qwen2.5-Omni-7B"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seats_cli.errors import UsageError
-from seats_cli.layout import LayoutSpec, Modality, VideoGrids, build_layout, grid_times
+from seats_cli.layout import LayoutSpec, Modality, VideoGrids, build_layout, grid_times, text_layout
 from tests.tiny import tiny_processor_files, tiny_thinker, token_ids
 from tests.tiny_stock import stock_inputs
 
@@ -148,3 +148,11 @@ def test_true_seconds_per_grid_reach_the_time_axis():
 def test_nothing_is_refused():
     with pytest.raises(UsageError, match="nothing to see and nothing to hear"):
         build_layout([1], [2], spec(), None, 0)
+
+
+def test_text_alone_counts_from_0():
+    layout = text_layout([7, 8, 9])
+    assert layout.ids.tolist() == [7, 8, 9]
+    assert layout.positions.tolist() == [[0, 1, 2]] * 3
+    assert (layout.count(Modality.TEXT), layout.n_windows, layout.next_position) == (3, 0, 3)
+    assert layout.window_sizes == {Modality.VIDEO: (), Modality.AUDIO: ()}

@@ -1,15 +1,10 @@
-"""Tiny random Qwen2.5-Omni models and checkpoints in the published format, and transformers' own path.
-
-``python -m tests.tiny FOLDER [--layers 12]`` writes the one that ships with the package.
-"""
+"""Tiny random Qwen2.5-Omni models and checkpoints in the published format, and transformers' own path."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
+from seats_cli.training.model import hub_name
 from tests.tiny_processor import (
     CHAT_TEMPLATE,
     NAMED_TOKENS,
@@ -51,8 +47,6 @@ __all__ = [
 ]
 
 HIDDEN_SIZE = 64
-SHIPPED_LAYERS = 12
-SHIPPED_SEED = 2026
 
 _TEXT: dict[str, Any] = {
     "attention_dropout": 0.0,
@@ -202,18 +196,6 @@ def tiny_config(*, n_layers: int = 8, **overrides: Any) -> Qwen2_5OmniConfig:
     return Qwen2_5OmniConfig.from_dict(_config_json(n_layers=n_layers, **overrides))
 
 
-def hub_name(name: str) -> str:
-    """A thinker parameter's name in published checkpoints, from its name in any supported transformers."""
-    for new, old in (
-        ("model.language_model.", "model."),
-        ("model.visual.", "visual."),
-        ("model.audio_tower.", "audio_tower."),
-    ):
-        if name.startswith(new):
-            return f"thinker.{old}{name.removeprefix(new)}"
-    return f"thinker.{name}"
-
-
 def hub_state_dict(thinker: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The thinker's parameters under their published names, in alphabetical order."""
     return dict(sorted((hub_name(name), value) for name, value in thinker.state_dict().items()))
@@ -326,21 +308,3 @@ def write_tiny_checkpoint(
         weights |= _speech_weights()
     _write_weights(folder, {name: value.to(dtype).contiguous() for name, value in weights.items()}, shards)
     return folder
-
-
-def main(arguments: list[str]) -> None:
-    """Write the checkpoint that ships with the package."""
-    parser = argparse.ArgumentParser(prog="python -m tests.tiny", description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=SHIPPED_LAYERS)
-    options = parser.parse_args(arguments)
-    write_tiny_checkpoint(options.folder, seed=SHIPPED_SEED, n_layers=options.layers, shards=1, talker=False)
-    (options.folder / "README.md").write_text(
-        "A tiny Qwen2.5-Omni with random weights, for trying the tool out: its answers mean nothing.\n"
-        f"Made by `python -m tests.tiny FOLDER --layers {options.layers}` (seed {SHIPPED_SEED}, bfloat16,"
-        f" {options.layers} layers).\n"
-    )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -20,6 +20,7 @@ _HOME = {
     "MemoryLimitError": "seats_cli.errors",
     "ModelError": "seats_cli.errors",
     "ModelOptions": "seats_cli.config",
+    "ProbeReport": "seats_cli.probing",
     "ProfileReport": "seats_cli.report",
     "Report": "seats_cli.report",
     "Seats": "seats_cli.api",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from seats_cli.errors import SeatsError as SeatsError
     from seats_cli.errors import SomeFailedError as SomeFailedError
     from seats_cli.errors import UsageError as UsageError
+    from seats_cli.probing import ProbeReport as ProbeReport
     from seats_cli.report import ProfileReport as ProfileReport
     from seats_cli.report import Report as Report
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from seats_cli.config import (
 
 if TYPE_CHECKING:
     from seats_cli.engine.pipeline import Settings
+    from seats_cli.evaluation import EvalReport, Outcome
+    from seats_cli.probing import ProbeReport
     from seats_cli.report import Report
 
 __all__ = ["Seats"]
@@ -125,3 +128,119 @@ class Seats:
             on_text,
             (lambda noted, prepared: write_trace(Path(trace), noted, prepared)) if trace is not None else None,
         )
+
+    def evaluate(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, SelectionOptions] | None = None,
+        *,
+        media: MediaOptions | None = None,
+        generation: GenerationOptions | None = None,
+        limit: int | None = None,
+        done: Mapping[str, Outcome] | None = None,
+        on_start: Callable[[int, int], None] | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_error: Callable[[Exception, str], None] | None = None,
+    ) -> EvalReport:
+        """Ask a file of questions whose answers are known; docs/evaluation.md gives its form.
+
+        Args:
+            path: One JSON object on a line.
+            settings: Options of the selection by label; None: the object's alone.
+            media: In place of the object's.
+            generation: In place of the object's; its choices are for rows that have none.
+            limit: Only so many rows, from the first.
+            done: Outcomes of an earlier run, by key.
+            on_start: Called with the number of answers to find, and of all.
+            on_outcome: Called with each new outcome as soon as it is known.
+            on_error: Called with each exception that made rows fail, and the path of the clip.
+
+        Returns:
+            Accuracy with intervals, by category, and the settings compared.
+
+        Raises:
+            UsageError: The file, a row or an option cannot be.
+            InterruptedRunError: Ctrl-C.
+        """
+        from seats_cli.dataset import read_questions
+        from seats_cli.engine.analytic import label_of
+        from seats_cli.engine.evaluate import Evaluation, evaluate
+        from seats_cli.engine.pipeline import model_info, versions
+        from seats_cli.evaluation import summarise
+        from seats_cli.media import open_clip
+
+        media, generation = media or self.media, generation or self.generation
+        settings = settings or {label_of(self.selection): self.selection}
+        work = Evaluation(
+            loaded=self.loaded,
+            questions=read_questions(Path(path), generation.choices)[:limit],
+            settings=settings,
+            media=media,
+            generation=generation,
+            open_clip=open_clip,
+        )
+        return summarise(
+            evaluate(work, done=done, on_start=on_start, on_outcome=on_outcome, on_error=on_error),
+            {label: asdict(options) for label, options in settings.items()},
+            file=os.fspath(path),
+            media=asdict(media),
+            generation=asdict(generation),
+            model=model_info(self.loaded),
+            versions=versions(),
+        )
+
+    def probe(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tolerance: float = 0.01,
+        media: MediaOptions | None = None,
+        generation: GenerationOptions | None = None,
+        limit: int | None = None,
+        categories: Sequence[str] = (),
+        on_start: Callable[[int], None] | None = None,
+        on_row: Callable[[], None] | None = None,
+        on_error: Callable[[Exception, str], None] | None = None,
+    ) -> ProbeReport:
+        """Remove picture, sound, or both before every layer, and propose boundaries; docs/probe.md explains.
+
+        Args:
+            path: Questions with known answers, as ``evaluate`` takes them.
+            tolerance: How far below full accuracy still counts as full.
+            media: In place of the object's.
+            generation: In place of the object's: the system prompt, and choices for rows that have none.
+            limit: Only so many rows, from the first.
+            categories: Only rows of these; none: all.
+            on_start: Called with the number of questions.
+            on_row: Called when a question is through.
+            on_error: Called with each exception that made rows fail, and the path of the clip.
+
+        Returns:
+            Accuracy by layer and by what was removed, and the schedule it proposes.
+
+        Raises:
+            UsageError: The file, a row or an option cannot be.
+            SomeFailedError: Every row failed.
+            InterruptedRunError: Ctrl-C.
+        """
+        from seats_cli.dataset import read_questions
+        from seats_cli.engine.analytic import FULL
+        from seats_cli.engine.evaluate import Evaluation
+        from seats_cli.engine.probe import probe, report_of
+        from seats_cli.media import open_clip
+        from seats_cli.probing import of_categories
+
+        generation = generation or self.generation
+        rows = of_categories(read_questions(Path(path), generation.choices), categories)[:limit]
+        work = Evaluation(
+            loaded=self.loaded,
+            questions=rows,
+            settings={"full": FULL},
+            media=media or self.media,
+            generation=generation,
+            open_clip=open_clip,
+        )
+        if on_start is not None:
+            on_start(len(rows))
+        found = probe(work, on_row=None if on_row is None else lambda _: on_row(), on_error=on_error)
+        return report_of(work, found, tolerance=tolerance, file=os.fspath(path), categories=categories)

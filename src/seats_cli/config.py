@@ -9,13 +9,18 @@ from typing import Literal, get_args
 from seats_cli.errors import UsageError
 
 AudioMode = Literal["auto", "on", "off"]
+PictureMode = Literal["auto", "off"]
 KvCache = Literal["staged", "text"]
 ScoreWith = Literal["previous", "next"]
 ScoreNorm = Literal["none", "standard"]
+Stages = Literal["1", "12", "123"]
+WindowBudgets = Literal["query", "uniform"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 Weights = Literal["auto", "random"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
+SHIPPED_MODEL = "tiny"
+"""Names the small model inside the package, for ``--model``."""
 DEFAULT_MODEL = "Qwen/Qwen2.5-Omni-7B"
 DEFAULT_TRRS = (0.35, 0.25, 0.15, 0.10)
 
@@ -68,12 +73,13 @@ class MediaOptions:
     Attributes:
         fps: Frames sampled per second of clip time.
         max_frames: At most this many frames; when it binds they are spread uniformly. Rounded down to even.
-        min_pixels: Least pixels per frame after resizing; None: 128 merged tokens per grid.
-        max_pixels: Most pixels per frame after resizing; None: 144 merged tokens per grid.
+        min_pixels: Least pixels per frame after resizing; None: the model's, or 128 merged tokens per grid.
+        max_pixels: Most pixels per frame after resizing; None: the model's, or 144 merged tokens per grid.
         start_seconds: Begin of the part to use, from the start of the clip; None: the start.
         end_seconds: End of the part to use; None: the end.
         audio: ``auto``: heard when it can be; ``on``: a damaged track is an error; ``off``: not heard.
         require_audio: No audible track is an error.
+        picture: ``auto``: seen when there is one; ``off``: not seen.
     """
 
     fps: float = 2.0
@@ -84,6 +90,7 @@ class MediaOptions:
     end_seconds: float | None = None
     audio: AudioMode = "auto"
     require_audio: bool = False
+    picture: PictureMode = "auto"
 
     def __post_init__(self) -> None:
         _positive("--fps", self.fps)
@@ -100,8 +107,14 @@ class MediaOptions:
         if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
             raise UsageError(f"--end {self.end_seconds:g} s is not after --start {self.start_seconds or 0.0:g} s")
         _one_of("--audio", self.audio, get_args(AudioMode))
+        _one_of("picture", self.picture, get_args(PictureMode))
         if self.require_audio and self.audio == "off":
             raise UsageError("--require-audio contradicts --audio off")
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing of a clip is used: the question stands alone."""
+        return self.audio == "off" and self.picture == "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +130,13 @@ class SelectionOptions:
         temperature: Of the window softmax in Stage II; None: the model's published one.
         score_with: Whose projections score the states: those of the layer they left, or of the next.
         score_norm: ``standard`` shifts and scales the windows' mean scores to mean 0, deviation 1.
-        kv_cache: ``staged`` keeps what each layer processed; ``text`` cuts every layer to text.
+        stages: Those of SEATS that run: ``1`` keeps R in every layer, ``12`` keeps the last level to the end.
+        window_budgets: Of Stage II; ``uniform`` weighs all windows alike, ``query`` by their scores.
+        selection_seed: Of the methods that draw; what is drawn depends on the clip too.
+        kv_cache: ``staged`` keeps what each layer processed; ``text`` cuts every layer to what the last one
+            processes, which is text unless ``stages`` or the method leaves more.
         drop_before_layer: b1 < b2 < b3 < b4, 0-based; None: the model's published ones, or by depth.
+        schedule_layers: Depth of the model they are for; None: not said.
     """
 
     method: str = "seats"
@@ -129,8 +147,12 @@ class SelectionOptions:
     temperature: float | None = None
     score_with: ScoreWith = "previous"
     score_norm: ScoreNorm = "none"
+    stages: Stages = "123"
+    window_budgets: WindowBudgets = "query"
+    selection_seed: int = 0
     kv_cache: KvCache = "staged"
     drop_before_layer: tuple[int, ...] | None = None
+    schedule_layers: int | None = None
 
     def __post_init__(self) -> None:
         _keep_ratio("--trr", self.trr)
@@ -143,6 +165,10 @@ class SelectionOptions:
         _positive("--window-temperature", self.temperature)
         _one_of("--score-with", self.score_with, get_args(ScoreWith))
         _one_of("--score-norm", self.score_norm, get_args(ScoreNorm))
+        _one_of("--stages", self.stages, get_args(Stages))
+        _one_of("--window-budgets", self.window_budgets, get_args(WindowBudgets))
+        if not 0 <= self.selection_seed < 2**63:
+            raise UsageError(f"--selection-seed is {self.selection_seed}; it must be 0 or more and below 2**63")
         _one_of("--kv-cache", self.kv_cache, get_args(KvCache))
 
 

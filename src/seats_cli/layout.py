@@ -251,3 +251,20 @@ def build_layout(
             kind: _sizes(modality, window, kind, n_windows) for kind in (Modality.VIDEO, Modality.AUDIO)
         },
     )
+
+
+def text_layout(ids: Sequence[int]) -> Layout:
+    """Lay out a prompt without a clip: every token is text, and positions count from 0.
+
+    Args:
+        ids: int [S], at least one.
+    """
+    n = len(ids)
+    return Layout(
+        ids=np.array(ids, dtype=np.int64),
+        modality=np.full(n, int(Modality.TEXT), dtype=np.int64),
+        window=np.full(n, -1, dtype=np.int64),
+        grid=np.full(n, -1, dtype=np.int64),
+        positions=np.tile(np.arange(n, dtype=np.int64), (3, 1)),
+        window_sizes={Modality.VIDEO: (), Modality.AUDIO: ()},
+    )

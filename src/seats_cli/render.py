@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
-from seats_cli.report import MediaInfo, ModelInfo, ProfileReport, Report, SettingReport, TokenCounts
+from seats_cli.report import MediaInfo, ModelInfo, ProfileReport, Report, SelectionInfo, SettingReport, TokenCounts
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
 # For terminals without Unicode; one character for one, so that columns stay where they are.
@@ -85,7 +85,7 @@ def human_percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
 
 
-class _Page:
+class Page:
     """Lines built for the width they are shown at."""
 
     def __init__(self, build: Callable[[int], Sequence[Text]]) -> None:
@@ -98,13 +98,14 @@ class _Page:
             yield line
 
 
-def _line(text: str = "", style: str = "") -> Text:
+def text_line(text: str = "", style: str = "") -> Text:
+    """One line, folded where it does not fit."""
     return Text(text, style=style, overflow="fold", no_wrap=False)
 
 
-def _flow(parts: Sequence[str | Text], width: int, indent: str = "") -> list[Text]:
+def flow(parts: Sequence[str | Text], width: int, indent: str = "") -> list[Text]:
     """Parts joined by dots, broken between parts only; continuation lines are indented."""
-    lines = [_line()]
+    lines = [text_line()]
     for part in parts:
         last = lines[-1]
         if not last.plain.strip():
@@ -112,7 +113,7 @@ def _flow(parts: Sequence[str | Text], width: int, indent: str = "") -> list[Tex
         elif last.cell_len + 3 + cell_len(str(part)) <= width:
             last.append(" · ", style="dim").append(part)
         else:
-            lines.append(_line(indent).append(part))
+            lines.append(text_line(indent).append(part))
     return lines
 
 
@@ -122,7 +123,7 @@ def _bar(fraction: float, width: int) -> str:
     return "█" * (eighths // 8) + BLOCKS[eighths % 8].strip()
 
 
-def _table(
+def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], width: int, fractions: Sequence[float] = ()
 ) -> list[Text]:
     """Aligned columns, with bars of ``fractions`` where there is room; records where there is none."""
@@ -135,7 +136,7 @@ def _table(
     for index, (name, *cells) in enumerate((header, *rows)):
         padded = [" " * (size - cell_len(cell)) + cell for cell, size in zip(cells, widths[1:], strict=True)]
         text = (" " * gap).join([name + " " * (widths[0] - cell_len(name)), *padded])
-        line = _line(text, style="" if index else "dim")
+        line = text_line(text, style="" if index else "dim")
         if index and fractions and room >= 6:
             line.append(" " * gap + _bar(fractions[index - 1], room), style="cyan")
         lines.append(line)
@@ -145,9 +146,9 @@ def _table(
 def _records(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Text]:
     lines = []
     for row in rows:
-        lines.append(_line(row[0], style="bold"))
+        lines.append(text_line(row[0], style="bold"))
         pairs = [f"{name} {cell}" for name, cell in zip(header[1:], row[1:], strict=True)]
-        lines += [_line("  ").append_text(line) for line in _flow(pairs, width - 2)]
+        lines += [text_line("  ").append_text(line) for line in flow(pairs, width - 2)]
     return lines
 
 
@@ -164,10 +165,11 @@ def _token_lines(tokens: TokenCounts, width: int) -> list[Text]:
     counted = [("prompt", tokens.text, tokens.video, tokens.audio), *_layer_blocks(tokens)]
     rows = [[name, *map(str, counts), str(sum(counts))] for name, *counts in counted]
     fractions = [sum(counts) / max(tokens.total, 1) for _, *counts in counted]
-    return _table(["tokens", "text", "video", "audio", "total"], rows, width, fractions)
+    return table(["tokens", "text", "video", "audio", "total"], rows, width, fractions)
 
 
-def _model_parts(model: ModelInfo) -> list[str | Text]:
+def model_parts(model: ModelInfo) -> list[str | Text]:
+    """What answered, for ``flow``."""
     parts: list[str | Text] = [Text(plain(model.id), style="bold")]
     parts += [plain(model.revision)] if model.revision else []
     if model.weights == "random":
@@ -197,7 +199,14 @@ def _selection_parts(report: Report) -> list[str | Text]:
     ratios = {"R": chosen.trr, "R_v": chosen.video_trr, "R_a": chosen.audio_trr}
     asked = [f"{name} {ratio:.3g}" for name, ratio in ratios.items() if ratio is not None]
     kept = [] if chosen.achieved_trr is None else [f"kept {human_percent(chosen.achieved_trr)}"]
-    return [plain(chosen.method), *asked, *kept, f"cache {plain(chosen.kv_cache)}"]
+    return [plain(chosen.method), *_variant(chosen), *asked, *kept, f"cache {plain(chosen.kv_cache)}"]
+
+
+def _variant(chosen: SelectionInfo) -> list[str]:
+    """What sets it apart from the method as published."""
+    said = {"stages": chosen.stages, "window budgets": chosen.window_budgets, "seed": chosen.selection_seed}
+    usual = (None, "123", "query")
+    return [f"{name} {plain(str(value))}" for name, value in said.items() if value not in usual]
 
 
 def _spaced(name: str) -> str:
@@ -211,31 +220,32 @@ def _seconds_parts(report: Report) -> list[str | Text]:
     return [*parts, f"{report.answer_tokens} {unit}, {plain(report.finish_reason)}"]
 
 
-def _warning_lines(warnings: Sequence[str]) -> list[Text]:
-    return [_line(f"warning: {plain(warning)}", style="yellow") for warning in warnings]
+def warning_lines(warnings: Sequence[str]) -> list[Text]:
+    """A line each."""
+    return [text_line(f"warning: {plain(warning)}", style="yellow") for warning in warnings]
 
 
 def _full(report: Report, width: int) -> list[Text]:
-    lines = _flow(_model_parts(report.model), width, "  ")
-    lines += _flow(_media_parts(report.media), width, "  ")
-    lines += [*_flow(_selection_parts(report), width, "  "), _line()]
-    lines += [*_token_lines(report.tokens, width), _line()]
+    lines = flow(model_parts(report.model), width, "  ")
+    lines += flow(_media_parts(report.media), width, "  ")
+    lines += [*flow(_selection_parts(report), width, "  "), text_line()]
+    lines += [*_token_lines(report.tokens, width), text_line()]
     flops = report.flops
     rows = [
         [name, human_flops(pair.full), human_flops(pair.pruned), human_times(pair.reduction)]
         for name, pair in (("paper", flops.paper), ("executed", flops.executed))
     ]
-    lines += _table(["prefill", "full", "pruned", "fewer"], rows, width)
+    lines += table(["prefill", "full", "pruned", "fewer"], rows, width)
     selection, encoders = human_flops(flops.selection_executed), human_flops(flops.encoders_executed)
-    lines += [*_flow([f"selection takes {selection} of it", f"encoders {encoders} more"], width), _line()]
+    lines += [*flow([f"selection takes {selection} of it", f"encoders {encoders} more"], width), text_line()]
     if report.choices:
         shares = [[plain(choice.label), human_percent(choice.probability)] for choice in report.choices]
         bars = [choice.probability or 0.0 for choice in report.choices]
-        lines += [*_table(["choice", "share"], shares, width, bars), _line()]
-    lines += _flow(_seconds_parts(report), width)
+        lines += [*table(["choice", "share"], shares, width, bars), text_line()]
+    lines += flow(_seconds_parts(report), width)
     if report.memory_bytes is not None:
-        lines.append(_line(f"peak memory {human_bytes(report.memory_bytes)}"))
-    return lines + _warning_lines(report.warnings)
+        lines.append(text_line(f"peak memory {human_bytes(report.memory_bytes)}"))
+    return lines + warning_lines(report.warnings)
 
 
 def _short(report: Report, width: int) -> list[Text]:
@@ -249,7 +259,7 @@ def _short(report: Report, width: int) -> list[Text]:
     ]
     if n := len(report.warnings):
         parts.append(Text(f"{n} warning{'s' * (n > 1)}", style="yellow"))
-    return _flow(parts, width)
+    return flow(parts, width)
 
 
 def render_report(report: Report, detail: Literal["full", "short"] = "full") -> RenderableType:
@@ -260,19 +270,20 @@ def render_report(report: Report, detail: Literal["full", "short"] = "full") -> 
         detail: ``full``: all of it; ``short``: one line.
     """
     build = _short if detail == "short" else _full
-    return _Page(lambda width: build(report, width))
+    return Page(lambda width: build(report, width))
 
 
 def _setting_name(setting: SettingReport) -> str:
     chosen = setting.selection
-    return f"{chosen.trr:.2f}" if chosen.method == "seats" and chosen.trr is not None else plain(setting.label)
+    usual = chosen.method == "seats" and not _variant(chosen)
+    return f"{chosen.trr:.2f}" if usual and chosen.trr is not None else plain(setting.label)
 
 
 def _milliseconds(seconds: float | None) -> str:
     return NOTHING if seconds is None else human_number(seconds * 1000)
 
 
-def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """Leave out the columns in which nothing is known."""
     keep = [i for i in range(len(header)) if i == 0 or any(row[i] != NOTHING for row in rows)]
     return [header[i] for i in keep], [[row[i] for i in keep] for row in rows]
@@ -303,30 +314,30 @@ def _stage_rows(settings: Sequence[SettingReport]) -> list[list[str]]:
 
 def _profile(profile: ProfileReport, width: int) -> list[Text]:
     work, settings = profile.workload, profile.settings_measured
-    lines = _flow(["seats profile", *_model_parts(profile.model)], width, "  ")
+    lines = flow(["seats profile", *model_parts(profile.model)], width, "  ")
     if profile.media is not None:
-        lines += _flow(_media_parts(profile.media), width, "  ")
+        lines += flow(_media_parts(profile.media), width, "  ")
     counts = [f"{work.text_tokens} text", f"{work.video_tokens} video", f"{work.audio_tokens} audio tokens"]
     parts = [f"{work.frames} frames", human_seconds(work.seconds), f"{work.tokens_per_grid} tokens per grid"]
-    lines += [*_flow([plain(work.source), *parts, *counts], width, "  "), _line()]
+    lines += [*flow([plain(work.source), *parts, *counts], width, "  "), text_line()]
     header = ["R", "R_v/R_a", "tokens", "TFLOPs", "fewer", "prefill ms", "faster", "memory"]
-    lines += [*_table(*_without_empty(header, _setting_rows(settings)), width), _line()]
+    lines += [*table(*without_empty(header, _setting_rows(settings)), width), text_line()]
     timed = any(setting.seconds.prefill is not None for setting in settings)
     if timed:
         header = ["ms", *map(_spaced, STAGES), "select+prefill", "encode+prefill"]
-        lines += [*_table(*_without_empty(header, _stage_rows(settings)), width), _line()]
+        lines += [*table(*without_empty(header, _stage_rows(settings)), width), text_line()]
     pruned = [setting for setting in settings if setting.selection.achieved_trr is not None]
     if pruned:
         smallest = min(pruned, key=lambda setting: setting.selection.achieved_trr or 0.0)
-        lines.append(_line(f"layer by layer at {_setting_name(smallest)}", style="bold"))
-        lines += [*_token_lines(smallest.tokens, width), _line()]
-    lines.append(_line("TFLOPs: the paper's, one per multiply-add, decoder and lm_head", style="dim"))
+        lines.append(text_line(f"layer by layer at {_setting_name(smallest)}", style="bold"))
+        lines += [*_token_lines(smallest.tokens, width), text_line()]
+    lines.append(text_line("TFLOPs: the paper's, one per multiply-add, decoder and lm_head", style="dim"))
     if timed:
         rounds = f"median ± interquartile range of {profile.runs} runs in turn, {profile.warmup} to warm up"
-        lines.append(_line(rounds, style="dim"))
+        lines.append(text_line(rounds, style="dim"))
     if profile.note:
-        lines.append(_line(f"note: {plain(profile.note)}", style="yellow"))
-    return lines + _warning_lines(profile.warnings)
+        lines.append(text_line(f"note: {plain(profile.note)}", style="yellow"))
+    return lines + warning_lines(profile.warnings)
 
 
 def render_profile(profile: ProfileReport) -> RenderableType:
@@ -335,4 +346,4 @@ def render_profile(profile: ProfileReport) -> RenderableType:
     Args:
         profile: What to show.
     """
-    return _Page(lambda width: _profile(profile, width))
+    return Page(lambda width: _profile(profile, width))

@@ -68,6 +68,9 @@ class SelectionInfo:
     drop_before_layer: tuple[int, ...]
     kv_cache: str
     stage_one: StageOne | None = None
+    stages: str | None = None
+    window_budgets: str | None = None
+    selection_seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,14 +193,14 @@ def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
 
 
 def _expect(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    if kind is Any or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
         return value
     problem = f"the report's {where or 'top level'} is {value!r:.60}"
     raise SeatsError(problem, "docs/report.md gives its type")
 
 
-class _Json:
-    """Shared by the two reports; the subclasses are frozen dataclasses."""
+class JsonRecord:
+    """What is written as an object of JSON and read back; the subclasses are frozen dataclasses."""
 
     __slots__ = ()
 
@@ -231,7 +234,7 @@ class _Json:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report(_Json):
+class Report(JsonRecord):
     """One clip, one question, one answer."""
 
     schema_version: int = SCHEMA_VERSION
@@ -328,7 +331,7 @@ class SettingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileReport(_Json):
+class ProfileReport(JsonRecord):
     """Prefill of every setting on one workload; with ``--analytic`` nothing was run and times are None."""
 
     schema_version: int = SCHEMA_VERSION

@@ -30,6 +30,9 @@ SELECTION = {
     "drop_before_layer": [int],
     "kv_cache": str,
     "stage_one": {"video": int, "audio": int},
+    "stages": (str, type(None)),
+    "window_budgets": (str, type(None)),
+    "selection_seed": (int, type(None)),
 }
 TOKENS = {
     "text": int,

@@ -208,7 +208,8 @@ def test_every_option_reaches_the_run(ask, clips):
     options = """
         --fps 1 --max-frames 2 --start 0:01 --end 3 --max-pixels 50000 --min-pixels 10000 --audio off
         --video-trr 0.2 --audio-trr 0.4 --kv-cache text --schedule 3,4,5,6 --score-with next --score-norm standard
-        --window-temperature 0.2 --scale 1.5 --temperature 0.7 --top-p 0.9 --seed 3 --attn eager --dtype bfloat16
+        --window-temperature 0.2 --scale 1.1 --stages 12 --window-budgets uniform --selection-seed 9
+        --temperature 0.7 --top-p 0.9 --seed 3 --attn eager --dtype bfloat16
     """
     ended = ask(clips / "clip.mp4", "What?", "--json", "-q", "--system", "Be brief.", *options.split())
     assert ended.err == ""
@@ -218,7 +219,9 @@ def test_every_option_reaches_the_run(ask, clips):
     assert found["media"]["width"] * found["media"]["height"] <= 50_000
     assert found["media"]["seconds_audio"] == 0
     assert found["selection"]["video_trr"] == 0.2
-    assert found["selection"]["drop_before_layer"] == [3, 4, 5, 6]
+    assert found["selection"]["drop_before_layer"] == [3, 4, 5]
+    assert (found["selection"]["stages"], found["selection"]["window_budgets"]) == ("12", "uniform")
+    assert found["selection"]["selection_seed"] is None
     assert found["selection"]["kv_cache"] == "text"
     assert found["model"]["attention"] == "eager"
     assert found["model"]["dtype"] == "bfloat16"
@@ -244,6 +247,32 @@ def test_the_environment_sets_defaults_and_flags_override_it(seats, clips, check
     assert (found["selection"]["trr"], found["selection"]["kv_cache"]) == (0.2, "staged")
     monkeypatch.setenv("SEATS_AUDIO", "loud")
     assert "SEATS_AUDIO" in seats("ask", clips / "clip.mp4", "What?").complaint
+
+
+def test_random_says_its_seed_and_draws_the_same_again(ask, clips, tmp_path):
+    kept = []
+    for seed in (3, 3, 4):
+        trace = tmp_path / "trace.npz"
+        arguments = ("What?", "--method", "random", "--trr", "0.3", "--selection-seed", seed, "--trace", trace)
+        ended = ask(clips / "clip.mp4", *arguments)
+        assert f"seed {seed}" in ended.err
+        assert "stages" not in ended.err
+        with np.load(trace) as arrays:
+            kept.append(arrays["before_layer_0/kept_rows"].tolist())
+    assert kept[0] == kept[1] != kept[2]
+    (found,) = lines(ask(clips / "clip.mp4", *arguments, "--json"))
+    assert (found["selection"]["method"], found["selection"]["selection_seed"]) == ("random", 4)
+    assert found["selection"]["achieved_trr"] == pytest.approx(0.3, abs=0.02)
+
+
+def test_fewer_stages_are_shown_and_an_infeasible_one_is_a_line(ask, clips):
+    ended = ask(clips / "clip.mp4", "What?", "--stages", "1", "--trr", "0.9")
+    assert ended.code == 0
+    assert "stages 1" in ended.err
+    ended = ask(clips / "clip.mp4", "What?", "--stages", "12", "--scale", "3")
+    assert ended.code == 2
+    assert "infeasible with drops before layers" in ended.complaint
+    assert "--scale from 1 to " in ended.hint
 
 
 def test_full_keeps_every_token(ask, clips):

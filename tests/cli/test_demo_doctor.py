@@ -32,26 +32,32 @@ def test_the_tiny_model_is_part_of_the_package():
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {entry.name for entry in tiny.iterdir()}
 
 
-def test_demo_answers_reports_says_that_it_means_nothing_and_leaves_nothing(seats, scratch):
-    ended = seats("demo", "--trr", "0.2")
+def test_demo_answers_three_questions_rightly_with_all_tokens_and_with_few(seats, scratch):
+    ended = seats("demo")
     assert ended.code == 0
-    assert ended.out.strip()
-    assert ended.out.isascii()
-    first, *report = ended.err.splitlines()
-    assert "RANDOM weights" in first
-    assert "means nothing" in first
-    assert any(line.startswith("layers 0") for line in report)
+    rows = [
+        json.loads(line) for line in (files("seats_cli") / "assets/demo/questions.jsonl").read_text().splitlines()
+    ]
+    assert [line.split("\t") for line in ended.out.splitlines()] == [
+        [row["question"], row["answer"], row["answer"]] for row in rows
+    ]
+    assert len(rows) == 3
+    assert "synthetic world" in ended.err.splitlines()[0]
+    assert any(line.startswith("layers 0") for line in ended.err.splitlines())
     assert everything_in(scratch) == []
 
 
-def test_demo_in_json_and_a_clip_to_keep(seats, scratch):
-    ended = seats("demo", "--json", "--keep", "kept.mp4")
-    found = json.loads(ended.out)
-    check(found, ASK)
-    assert "RANDOM weights" in found["warnings"][0]
-    assert found["media"]["seconds_audio"] > 0
-    assert everything_in(scratch) == ["here/kept.mp4"]
-    again = seats("demo", "--keep", "kept.mp4")
+def test_demo_in_json_and_a_clip_to_save(seats, scratch):
+    ended = seats("demo", "--json", "--save", "saved.mp4")
+    reports = json.loads(ended.out)["reports"]
+    assert len(reports) == 6
+    for report in reports:
+        check(report, ASK)
+    assert [report["selection"]["method"] for report in reports] == ["full", "seats"] * 3
+    assert all(report["media"]["seconds_audio"] > 0 for report in reports)
+    assert everything_in(scratch) == ["here/saved.mp4"]
+    assert (scratch / "here" / "saved.mp4").stat().st_size < 300_000
+    again = seats("demo", "--save", "saved.mp4")
     assert again.code == 2
     assert "there already" in again.complaint
 

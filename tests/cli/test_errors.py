@@ -69,9 +69,9 @@ def refused(ended, code, *words):
         (["profile", "--warmup=-1"], ["--warmup", "-1"]),
         (["profile", "--weights", "random", "--device-map", "auto"], ["--device-map", "--weights random"]),
         (["demo", "--trr", "2"], ["--trr", "2"]),
-        (["demo", "--keep", "clip.mp4"], ["--keep clip.mp4", "there already"]),
-        (["demo", "--keep", "clip.avi"], ["--keep", ".mp4"]),
-        (["demo", "--keep", "none/a.mp4"], ["--keep", "no folder none"]),
+        (["demo", "--save", "clip.mp4"], ["--save clip.mp4", "there already"]),
+        (["demo", "--save", "clip.avi"], ["--save", ".mp4"]),
+        (["demo", "--save", "none/a.mp4"], ["--save", "no folder none"]),
     ],
 )
 def test_usage(seats, clips, monkeypatch, arguments, words):

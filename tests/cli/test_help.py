@@ -11,6 +11,7 @@ import pytest
 from seats_cli import __version__
 from seats_cli.cli.app import COMMANDS, EPILOG
 from seats_cli.cli.options import KNOWN_MODELS, MethodName
+from seats_cli.config import SHIPPED_MODEL
 from seats_cli.models import FAMILIES
 from seats_cli.selection import METHODS
 from tests.cli.conftest import environment
@@ -43,7 +44,9 @@ def probe(*arguments: str, **more: str) -> tuple[str, str]:
     return ended.stdout, ended.stderr.rpartition("imported: ")[2]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["profile", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ask", "--help"], ["profile", "-h"], ["eval", "-h"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     out, imported = probe(*arguments)
     assert imported == ""
@@ -82,7 +85,9 @@ def test_help_is_in_sections_and_names_values_defaults_and_variables(seats):
         "auto|float32|float16|bfloat16",
         "auto|sdpa|flash_attention_2|eager",
         "auto|on|off",
-        "seats|full",
+        "seats|full|random",
+        "1|12|123",
+        "query|uniform",
         "staged|text",
         "previous|next",
         "none|standard",
@@ -94,7 +99,7 @@ def test_help_is_in_sections_and_names_values_defaults_and_variables(seats):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 200])
-@pytest.mark.parametrize("command", ["ask", "profile"])
+@pytest.mark.parametrize("command", ["ask", "profile", "eval"])
 def test_help_fits(seats, monkeypatch, columns, command):
     monkeypatch.setenv("COLUMNS", str(columns))
     text = seats(command, "--help").out
@@ -126,7 +131,9 @@ def test_what_is_not_known_is_one_line_and_where_to_look(seats, arguments, compl
 @pytest.mark.parametrize(
     ("option", "allowed"),
     [
-        ("--method", ["seats", "full"]),
+        ("--method", ["seats", "full", "random"]),
+        ("--stages", ["1", "12", "123"]),
+        ("--window-budgets", ["query", "uniform"]),
         ("--kv-cache", ["staged", "text"]),
         ("--dtype", ["auto", "float32", "float16", "bfloat16"]),
         ("--audio", ["auto", "on", "off"]),
@@ -148,7 +155,7 @@ def test_values_of_an_enumeration_are_completed_and_no_others_taken(seats, monke
 
 
 @pytest.mark.parametrize("value", ["abc", "1,5", ""])
-@pytest.mark.parametrize("option", ["--trr", "--fps", "--video-trr", "--max-frames", "--seed", "--max-new-tokens"])
+@pytest.mark.parametrize("option", ["--trr", "--fps", "--video-trr", "--max-frames", "--seed", "--selection-seed"])
 def test_a_number_that_is_none_is_named(seats, option, value):
     ended = seats("ask", option, value, "clip.mp4", "What?")
     assert ended.code == 2
@@ -159,7 +166,8 @@ def test_an_option_is_completed(seats, monkeypatch):
     monkeypatch.setenv("_SEATS_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "seats profile --w")
     monkeypatch.setenv("COMP_CWORD", "2")
-    assert seats().out.split() == ["--warmup", "--weights", "--window-temperature"]
+    words = ["--warmup", "--weights", "--window-budgets", "--window-temperature"]
+    assert sorted(seats().out.split()) == words
 
 
 @pytest.mark.parametrize(
@@ -175,4 +183,4 @@ def test_the_completion_script_of_a_shell(seats, monkeypatch, shell, sign):
 
 def test_the_names_on_the_command_line_are_those_there_are():
     assert set(get_args(MethodName)) == set(METHODS)
-    assert set(KNOWN_MODELS) == {name for family in FAMILIES.values() for name in family.named}
+    assert set(KNOWN_MODELS) == {SHIPPED_MODEL, *(name for family in FAMILIES.values() for name in family.named)}

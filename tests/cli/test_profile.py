@@ -80,6 +80,24 @@ def test_analytic_takes_a_schedule_and_a_pair_of_ratios(seats):
     assert layers[23]["video"] > 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "label", "drops"),
+    [
+        (("--stages", "1"), "seats R=0.9 stages=1", []),
+        (("--stages", "12"), "seats R=0.9 stages=12", [16, 18, 20]),
+        (("--method", "random", "--selection-seed", "2"), "random R=0.9 selection-seed=2", []),
+    ],
+)
+def test_analytic_of_what_leaves_the_late_layers_their_tokens(seats, arguments, label, drops):
+    found = found_in(seats("profile", "--analytic", "--json", "--trr", "0.9", *arguments))
+    setting = found["settings_measured"][1]
+    assert setting["label"] == label
+    assert setting["selection"]["drop_before_layer"] == found["schedule"]["drop_before_layer"] == drops
+    assert setting["selection"]["achieved_trr"] == pytest.approx(0.9, abs=0.002)
+    assert (setting["flops"]["selection_executed"] > 0) == ("--stages" in arguments)
+    assert label in seats("profile", "--analytic", "--trr", "0.9", *arguments).out
+
+
 def test_analytic_on_a_clip_and_a_folder_without_weights(seats, checkpoint, clips, tmp_path):
     shutil.copy(checkpoint / "config.json", tmp_path)
     found = found_in(seats("profile", clips / "silent.mp4", "--analytic", "--json", "-m", tmp_path, "-r", "0.2"))

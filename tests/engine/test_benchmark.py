@@ -28,7 +28,7 @@ from seats_cli.report import ProfileReport
 from seats_cli.timing import Stopwatch
 from tests import tiny
 from tests.array_clip import random_clip
-from tests.engine.test_laws import SHAPES
+from tests.engine.test_laws import SHAPES, VARIANTS
 
 SETTINGS = [SelectionOptions(trr=0.3), SelectionOptions(trr=0.1), SelectionOptions(video_trr=0.2, audio_trr=0.4)]
 
@@ -191,6 +191,59 @@ def test_labels() -> None:
         "seats R_v=0.2 R_a=0.4",
     ]
     assert label_of(dataclasses.replace(FULL, trr=0.2)) == "full"
+    labels = [label_of(SelectionOptions(trr=0.3, **variant)) for variant in VARIANTS.values()]
+    assert labels == [
+        "random R=0.3",
+        "seats R=0.3 stages=1",
+        "seats R=0.3 stages=12",
+        "seats R=0.3 window-budgets=uniform",
+        "seats R=0.3 stages=12 window-budgets=uniform",
+    ]
+    assert (
+        label_of(SelectionOptions(method="random", trr=0.3, selection_seed=4)) == "random R=0.3 selection-seed=4"
+    )
+    # What has no part in it is not said.
+    idle = SelectionOptions(trr=0.3, stages="1", window_budgets="uniform", selection_seed=4)
+    assert label_of(idle) == "seats R=0.3 stages=1"
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant_measured_is_the_variant_computed(loaded: LoadedModel, variant: dict[str, str]) -> None:
+    media = MediaOptions(min_pixels=84 * 112, max_pixels=84 * 112)
+    settings = [SelectionOptions(trr=0.3, **variant), SelectionOptions(trr=0.9, **variant)]
+    if variant.get("stages", "123") == "123" and "method" not in variant:
+        settings.pop()  # the late layers are free of the clip
+    bench = make_workbench(loaded, lambda: NoiseClip(12, 6.0, 84, 112, audio_seconds=6.0), media, 40)
+    measured = measured_profile(bench, settings, runs=1, warmup=0, stock=False, source="synthetic", note="")
+    computed = analytic_profile(
+        type(loaded.model),
+        loaded.model.spec,
+        bench.shape,
+        settings,
+        n_text=40,
+        workload=("synthetic", 12, 6.0),
+    )
+    assert computed.schedule == measured.schedule
+    for one, other, options in zip(
+        computed.settings_measured[1:], measured.settings_measured[1:], settings, strict=True
+    ):
+        assert one.label == other.label == label_of(options)
+        assert [layer.total for layer in one.tokens.per_layer] == [layer.total for layer in other.tokens.per_layer]
+        assert one.flops == other.flops
+        assert one.selection.drop_before_layer == other.selection.drop_before_layer
+        assert one.selection.achieved_trr == pytest.approx(other.selection.achieved_trr)
+        assert one.selection.achieved_trr == pytest.approx(options.trr, abs=0.03)
+        assert (one.selection.stages, one.selection.window_budgets, one.selection.selection_seed) == (
+            (None, None, 0)
+            if options.method == "random"
+            else (options.stages, None if options.stages == "1" else options.window_budgets, None)
+        )
+    schedule, drops = measured.schedule, measured.settings_measured[1].selection.drop_before_layer
+    assert schedule.drop_before_layer == drops
+    alone = options.method == "random" or options.stages == "1"
+    assert len(drops) == (0 if alone else len(options.stages) + 1)
+    assert (schedule.scale == 1.0) == alone
+    assert (schedule.temperature is None) == (alone or options.window_budgets == "uniform")
 
 
 @pytest.mark.parametrize("shape", [SHAPES["both"], SHAPES["picture alone"], SHAPES["sound alone"]])

@@ -11,9 +11,10 @@ from seats_cli.config import SelectionOptions
 from seats_cli.engine.analytic import encoder_flops, selection_flops
 from seats_cli.engine.encode import log_mel_of
 from seats_cli.engine.pipeline import Settings, flops_info, prepare, read_prompt
+from seats_cli.layout import Modality
 from seats_cli.timing import Stopwatch
 from tests.array_clip import random_clip
-from tests.engine.test_laws import QUESTION, SHAPES
+from tests.engine.test_laws import QUESTION, SHAPES, VARIANTS
 
 
 def counted(loaded, prepared, options) -> tuple[object, int]:
@@ -39,7 +40,13 @@ def counted(loaded, prepared, options) -> tuple[object, int]:
 
 
 @pytest.mark.parametrize(
-    "options", [SelectionOptions(method="full"), SelectionOptions(trr=0.3)], ids=["full", "pruned"]
+    "options",
+    [
+        SelectionOptions(method="full"),
+        SelectionOptions(trr=0.3),
+        *(SelectionOptions(trr=0.3, **variant) for variant in VARIANTS.values()),
+    ],
+    ids=["full", "pruned", *(name.replace(" ", "-") for name in VARIANTS)],
 )
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=[name.replace(" ", "-") for name in SHAPES])
 def test_law_5_formula_equals_counter(loaded, shape, options):
@@ -50,15 +57,16 @@ def test_law_5_formula_equals_counter(loaded, shape, options):
     assert info.executed.pruned + info.encoders_executed == total
     if options.method == "full":
         assert info.executed.pruned == info.executed.full
-        assert info.selection_executed == 0
     else:
-        assert info.selection_executed > 0
+        assert info.executed.pruned < info.executed.full
+    assert (info.selection_executed > 0) == (options.method == "seats")
 
 
-def test_the_analytic_figures_are_those_of_a_run(loaded):
+@pytest.mark.parametrize("variant", [{}, *VARIANTS.values()], ids=["", *VARIANTS])
+def test_the_analytic_figures_are_those_of_a_run(loaded, variant):
     """One batch of windows: nothing is padded differently, so the arithmetic agrees to the last FLOP."""
     shape = (8, 4, 5, 4.0)
-    options = SelectionOptions(trr=0.3)
+    options = SelectionOptions(trr=0.3, **variant)
     clip, media = random_clip(*shape)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=options), Stopwatch())
     with torch.inference_mode():
@@ -66,3 +74,7 @@ def test_the_analytic_figures_are_those_of_a_run(loaded):
     info, spec = flops_info(loaded, prepared.layout, prompted), loaded.model.spec
     assert info.encoders_executed == encoder_flops(spec, prepared.shape)
     assert info.selection_executed == selection_flops(spec, prepared.layout, prepared.plan)
+    totals = [sum(counts) for counts in prompted.prefill.counts]
+    assert totals == [
+        sum(counts) for counts in prepared.plan.tokens_per_layer(prepared.layout.count(Modality.TEXT))
+    ]

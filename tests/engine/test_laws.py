@@ -76,9 +76,11 @@ def test_law_1_everything_kept_is_transformers(loaded, shape):
 
 
 def test_law_1_method_full_is_trr_1(loaded):
-    _, one = run(loaded, SHAPES["both"], SelectionOptions(trr=1.0))
     _, full = run(loaded, SHAPES["both"], SelectionOptions(method="full"))
-    assert torch.equal(one.prefill.logits, full.prefill.logits)
+    for variant in ({}, *VARIANTS.values()):
+        _, one = run(loaded, SHAPES["both"], SelectionOptions(trr=1.0, **variant))
+        assert torch.equal(one.prefill.logits, full.prefill.logits)
+        assert one.encoded.selection_flops == 0
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
@@ -109,7 +111,36 @@ def full_embeddings(loaded, shape, seed=0):
 @pytest.mark.parametrize("kv_cache", ["staged", "text"])
 @pytest.mark.parametrize("score_with", ["previous", "next"])
 def test_law_2_pruned_is_masked(loaded, shape, kv_cache, score_with):
-    options = SelectionOptions(trr=0.3, kv_cache=kv_cache, score_with=score_with)
+    check_pruned_is_masked(loaded, shape, SelectionOptions(trr=0.3, kv_cache=kv_cache, score_with=score_with))
+
+
+VARIANTS = {
+    "random": {"method": "random"},
+    "stage one": {"stages": "1"},
+    "two stages": {"stages": "12"},
+    "even windows": {"window_budgets": "uniform"},
+    "two stages, even windows": {"stages": "12", "window_budgets": "uniform"},
+}
+every_variant = pytest.mark.parametrize(
+    "variant", VARIANTS.values(), ids=[name.replace(" ", "-") for name in VARIANTS]
+)
+
+
+@every_variant
+@pytest.mark.parametrize("kv_cache", ["staged", "text"])
+def test_law_2_pruned_is_masked_in_every_variant(loaded, shape, variant, kv_cache):
+    prompted = check_pruned_is_masked(loaded, shape, SelectionOptions(trr=0.3, kv_cache=kv_cache, **variant))
+    last, first = sum(prompted.prefill.counts[-1][1:]), sum(prompted.prefill.counts[0][1:])
+    if variant.get("method") == "random" or variant.get("stages") == "1":
+        assert last == first > 0
+    elif "stages" in variant:
+        assert 0 < last < first
+    else:
+        assert 0 == last < first
+
+
+def check_pruned_is_masked(loaded, shape, options):
+    """Gives back what was read of the prompt."""
     prepared, prompted = run(loaded, shape, options, seed=3, spare=3)
     n_layers = len(loaded.model.layers)
     kept = kept_rows(prompted, n_layers)
@@ -120,16 +151,18 @@ def test_law_2_pruned_is_masked(loaded, shape, kv_cache, score_with):
         for i, token in enumerate(answer_ids):
             position = prepared.layout.next_position + i
             got.append(next_logits(loaded.model, torch.tensor([token]), position, prompted.prefill.cache))
-    text = prepared.layout.rows(Modality.TEXT).tolist()
     expected = masked_logits(
         loaded.model.thinker,
         full_embeddings(loaded, shape, seed=3),
         torch.from_numpy(prepared.layout.positions),
         kept,
         answer_ids,
-        [text] * n_layers if kv_cache == "text" else None,
+        [kept[-1]] * n_layers if options.kv_cache == "text" else None,
     )
     torch.testing.assert_close(torch.stack(got), expected, rtol=1e-4, atol=1e-4)
+    if options.method == "seats" and options.stages == "123":
+        assert kept[-1] == prepared.layout.rows(Modality.TEXT).tolist()
+    return prompted
 
 
 def test_law_2_something_is_dropped_at_every_stage(loaded):
@@ -154,10 +187,11 @@ def test_law_2_the_answer_depends_on_what_the_cache_keeps(loaded):
     assert not torch.allclose(logits["staged"][1], logits["text"][1])
 
 
+@pytest.mark.parametrize("method", ["seats", "random"])
 @pytest.mark.parametrize("per_batch", [1, 2, 3])
-def test_law_4_batches_equal_one_go(loaded, shape, per_batch):
+def test_law_4_batches_equal_one_go(loaded, shape, per_batch, method):
     clip, media = random_clip(*shape, seed=5)
-    selection = SelectionOptions(trr=0.4)
+    selection = SelectionOptions(method=method, trr=0.4)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=selection), Stopwatch())
     parts = []
     for windows in (per_batch, 1000):
@@ -180,6 +214,28 @@ def test_law_4_batches_equal_one_go(loaded, shape, per_batch):
         torch.testing.assert_close(small.trace[name], saliency)
     assert torch.equal(small.index, whole.index)
     torch.testing.assert_close(small.embeddings, whole.embeddings)
+
+
+def test_random_draws_differ_between_seeds_and_clips_but_not_between_questions(loaded):
+    """Of clips of the same shape; and of the same clip in other words."""
+
+    def drawn(seed, clip_seed=0, question=QUESTION):
+        selection = SelectionOptions(method="random", trr=0.3, selection_seed=seed)
+        clip, media = random_clip(*SHAPES["both"], seed=clip_seed)
+        with torch.inference_mode():
+            prepared = prepare(loaded, clip, question, Settings(media=media, selection=selection), Stopwatch())
+            index = read_prompt(loaded, prepared, selection, Stopwatch()).encoded.index
+        return [
+            torch.isin(torch.from_numpy(prepared.layout.rows(kind)), index).tolist()
+            for kind in (Modality.VIDEO, Modality.AUDIO)
+        ]
+
+    first = drawn(0)
+    assert drawn(0, question="And now something else, at some length?") == first
+    for other in (drawn(1), drawn(0, clip_seed=1)):
+        for mine, theirs in zip(first, other, strict=True):
+            assert mine != theirs
+            assert sum(mine) == sum(theirs)
 
 
 def test_law_4_saliency_sums_to_the_queries_of_a_window(loaded):

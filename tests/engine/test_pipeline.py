@@ -394,6 +394,31 @@ def test_trace(loaded: LoadedModel, tmp_path: Path) -> None:
     assert arrays["plan/video_levels"].shape == (4,)
 
 
+def test_trace_of_even_windows_and_two_stages(loaded: LoadedModel, tmp_path: Path) -> None:
+    report, arrays = traced(loaded, tmp_path / "t.npz", trr=0.3, stages="12", window_budgets="uniform")
+    assert (report.selection.stages, report.selection.window_budgets) == ("12", "uniform")
+    drops = report.selection.drop_before_layer
+    assert arrays["plan/drop_before_layer"].tolist() == list(drops)
+    assert len(drops) == 3
+    for layer in drops:
+        assert arrays[f"before_layer_{layer}/weights_spread"] == 0
+    assert arrays["plan/video_levels"][0] == pytest.approx(1.4 * report.selection.video_trr)
+    assert report.tokens.per_layer[-1].video > 0
+
+
+def test_trace_of_a_draw(loaded: LoadedModel, tmp_path: Path) -> None:
+    report, arrays = traced(loaded, tmp_path / "t.npz", method="random", trr=0.3, selection_seed=5)
+    assert (report.selection.selection_seed, report.selection.stages) == (5, None)
+    assert report.selection.drop_before_layer == ()
+    assert arrays["plan/stage_one_video"].size == arrays["plan/stage_one_audio"].size == 0
+    assert not any("saliency" in name or name.endswith("/scores") for name in arrays)
+    kept = arrays["layout/modality"][arrays["before_layer_0/kept_rows"]]
+    for kind, name in ((Modality.VIDEO, "video"), (Modality.AUDIO, "audio")):
+        asked = getattr(report.selection, f"{name}_trr") * getattr(report.tokens, name)
+        assert (kept == kind).sum() == round(asked) == getattr(report.selection.stage_one, name)
+    assert report.selection.achieved_trr == pytest.approx(0.3, abs=0.01)
+
+
 def test_trace_of_a_full_run(loaded: LoadedModel, tmp_path: Path) -> None:
     report, arrays = traced(loaded, tmp_path / "t.npz", trr=1.0)
     assert arrays["before_layer_0/kept_rows"].tolist() == list(range(report.tokens.total))

@@ -16,6 +16,8 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
+from seats_cli.training.model import thinker_config, vocabulary
+from seats_cli.training.processor import write_processor_files
 from tests import tiny
 
 SHIPPED = Path(__file__).parents[2] / "src" / "seats_cli" / "assets" / "tiny"
@@ -254,20 +256,19 @@ def test_reading_the_files_logs_nothing_of_ours(checkpoint: Path, logged: list[s
     assert [message for message in logged if "(between 0 and 8447)" not in message] == []
 
 
-def test_shipped_checkpoint_is_what_the_command_writes(tmp_path: Path) -> None:
-    tiny.main([str(tmp_path)])
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(path.name for path in SHIPPED.iterdir())
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 2 * 2**20
-    for name in names:
-        if not name.endswith(".safetensors"):
-            assert (SHIPPED / name).read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
-    made, shipped = (load_file(folder / "model.safetensors") for folder in (tmp_path, SHIPPED))
-    assert made.keys() == shipped.keys()
-    for name, value in made.items():
-        # One bfloat16 step: the normal generator differs in the last bits between processors.
-        torch.testing.assert_close(shipped[name].float(), value.float(), rtol=2**-7, atol=1e-6)
+def test_shipped_checkpoint_is_a_small_deep_thinker_in_the_published_format() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 16 * 2**20
     loaded, info = load(SHIPPED, torch.float32)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert len([name for name in tiny.hub_state_dict(loaded) if name.endswith("self_attn.o_proj.weight")]) == 12
+    assert len([name for name in tiny.hub_state_dict(loaded) if name.endswith("self_attn.o_proj.weight")]) >= 12
+    assert all(value.isfinite().all() for value in load_file(SHIPPED / "model.safetensors").values())
+
+
+def test_shipped_processor_is_what_the_training_writes(tmp_path: Path) -> None:
+    words = vocabulary()
+    write_processor_files(tmp_path, words)
+    for path in tmp_path.iterdir():
+        assert (SHIPPED / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+    config = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))
+    assert config["thinker_config"] == thinker_config(words)

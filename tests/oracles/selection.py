@@ -13,8 +13,12 @@ import numpy as np
 TEXT, VIDEO, AUDIO = 0, 1, 2
 
 
-def level_in_layers(ratio: float, n_layers: int, drops: Sequence[int], scale: float) -> list[float]:
+def level_in_layers(
+    ratio: float, n_layers: int, drops: Sequence[int], scale: float, stages: str = "123"
+) -> list[float]:
     """The keep ratio of every layer, delta found by bisection on the average."""
+    if stages == "1":
+        return [ratio] * n_layers
 
     def layers(delta: float) -> list[float]:
         found = []
@@ -23,7 +27,7 @@ def level_in_layers(ratio: float, n_layers: int, drops: Sequence[int], scale: fl
             if layer in drops[:3]:
                 level -= step
                 step *= math.e
-            if layer == drops[3]:
+            if layer == drops[3] and stages == "123":
                 level = 0.0
             found.append(level)
         return found
@@ -98,6 +102,12 @@ def window_weights(
     weights = {t: math.exp((v - top) / temperature) for t, v in means.items()}
     total = sum(weights.values())
     return [weights.get(t, 0.0) / total for t in range(n_windows)]
+
+
+def even_weights(modality: Sequence[int], window: Sequence[int], *, kind: int, n_windows: int) -> list[float]:
+    """The same for each window that has the modality."""
+    there = {w for m, w in zip(modality, window, strict=True) if m == kind}
+    return [1 / len(there) if t in there else 0.0 for t in range(n_windows)]
 
 
 def window_budgets(weights: Sequence[float], video: Sequence[int], audio: Sequence[int], budget: int) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from seats_cli.config import Stages
 from seats_cli.errors import UsageError
 from seats_cli.selection.schedule import (
     boundaries_by_depth,
@@ -23,6 +24,7 @@ QWEN2_5 = (16, 18, 20, 23)
 QWEN3 = (27, 31, 35, 39)
 depths = st.integers(5, 80)
 ratios = st.floats(0.001, 1.0)
+every_stages = st.sampled_from(["1", "12", "123"])
 
 
 @st.composite
@@ -41,13 +43,13 @@ def test_published_schedule_of_qwen2_5_omni_7b() -> None:
 
 
 @CHECKED
-@given(schedules(), ratios, st.floats(1.0, 3.0))
+@given(schedules(), ratios, st.floats(1.0, 3.0), every_stages)
 def test_average_over_the_layers_is_the_ratio(
-    schedule: tuple[int, tuple[int, ...]], ratio: float, scale: float
+    schedule: tuple[int, tuple[int, ...]], ratio: float, scale: float, stages: Stages
 ) -> None:
     n_layers, drops = schedule
     try:
-        levels = solve_levels(ratio, n_layers, drops, scale)
+        levels = solve_levels(ratio, n_layers, drops, scale, stages)
     except UsageError:
         assume(False)
     per_layer = [levels.at_layer(i) for i in range(n_layers)]
@@ -56,8 +58,10 @@ def test_average_over_the_layers_is_the_ratio(
     assert all(0 <= level <= 1 for level in per_layer)
     assert levels.delta >= 0
     if ratio < 1:
-        assert per_layer == pytest.approx(oracle.level_in_layers(ratio, n_layers, drops, scale), abs=1e-9)
-        assert set(per_layer[drops[3] :]) == {0.0}
+        expected = oracle.level_in_layers(ratio, n_layers, drops, scale, stages)
+        assert per_layer == pytest.approx(expected, abs=1e-9)
+        assert levels.drop_before_layer == drops[: {"1": 0, "12": 3, "123": 4}[stages]]
+        assert (set(per_layer[drops[3] :]) == {0.0}) == (stages == "123" or levels.levels[3] == 0)
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.1, 0.35, 0.6, 0.714, 0.75, 0.8])
@@ -91,6 +95,25 @@ def test_largest_ratio_is_feasible_and_drops_only_at_the_end() -> None:
         solve_levels(largest + 1e-6, 28, QWEN2_5)
 
 
+@pytest.mark.parametrize("preset", [(28, QWEN2_5), (48, QWEN3)])
+@pytest.mark.parametrize("stages", ["1", "12"])
+def test_without_the_third_stage_every_ratio_is_feasible_at_the_published_scale(
+    preset: tuple[int, tuple[int, ...]], stages: Stages
+) -> None:
+    n_layers, published = preset
+    for ratio in (0.001, 0.1, 0.5, 0.72, 0.9, 0.999, 1.0):
+        levels = solve_levels(ratio, n_layers, published, 1.4, stages)
+        assert sum(levels.at_layer(i) for i in range(n_layers)) / n_layers == pytest.approx(ratio)
+        assert levels.at_layer(n_layers - 1) > 0
+
+
+def test_a_scale_too_large_without_the_third_stage_names_the_drops_there_are() -> None:
+    with pytest.raises(UsageError, match="before layers 16, 18, 20 of 28 and --scale 2") as caught:
+        solve_levels(0.1, 28, QWEN2_5, 2.0, "12")
+    assert "or 1 to keep" not in caught.value.hint
+    assert solve_levels(0.1, 28, QWEN2_5, 2.0, "1").levels == (0.1,) * 4
+
+
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1, math.nan])
 def test_ratio_out_of_range(ratio: float) -> None:
     with pytest.raises(UsageError, match="keep ratio"):
@@ -98,13 +121,13 @@ def test_ratio_out_of_range(ratio: float) -> None:
 
 
 @CHECKED
-@given(schedules(), ratios, st.floats(1.0, 3.0))
+@given(schedules(), ratios, st.floats(1.0, 3.0), every_stages)
 def test_hint_of_an_infeasible_request_is_feasible(
-    schedule: tuple[int, tuple[int, ...]], ratio: float, scale: float
+    schedule: tuple[int, tuple[int, ...]], ratio: float, scale: float, stages: Stages
 ) -> None:
     n_layers, drops = schedule
     try:
-        solve_levels(ratio, n_layers, drops, scale)
+        solve_levels(ratio, n_layers, drops, scale, stages)
     except UsageError as error:
         hint = error.hint
     else:
@@ -114,10 +137,11 @@ def test_hint_of_an_infeasible_request_is_feasible(
         high = float(found[3])
         # Rounded inwards to four decimals, an interval narrower than that has nothing left in it.
         for allowed in (low, high) if low <= high else ():
-            solve_levels(allowed, n_layers, drops, scale)
+            solve_levels(allowed, n_layers, drops, scale, stages)
     if found := re.search(r"--scale from ([\d.e+]+) to ([\d.e+]+)", hint):
         for allowed in (float(found[1]), float(found[2])):
-            solve_levels(1e-3, n_layers, drops, allowed)
+            solve_levels(1e-3, n_layers, drops, allowed, stages)
+    assert stages != "1"
     assert "ratio" in hint or "--scale" in hint
 
 

@@ -20,7 +20,8 @@ from seats_cli.selection import (
     get_method,
 )
 from seats_cli.selection.full import Full
-from seats_cli.selection.schedule import SelectionPreset, TokenPlan, make_plan
+from seats_cli.selection.random import Random
+from seats_cli.selection.schedule import DRAWN_FROM_CLIP, SelectionPreset, TokenPlan, make_plan
 from seats_cli.selection.seats import Seats
 from tests.oracles import selection as oracle
 
@@ -95,6 +96,15 @@ def test_stage_one_equals_loop_batch_by_batch(name: str, trr: float) -> None:
             assert kept.indices.tolist() == expected
 
 
+def test_stage_one_alone_keeps_the_ratio_and_drops_nothing_later() -> None:
+    windows = CLIPS["usual"]
+    options = SelectionOptions(video_trr=0.25, audio_trr=0.5, stages="1", scale=9.0)
+    method = Seats(plan_of(windows, options), options, PRESET.temperature)
+    kept = method.before_llm(encoded(Modality.VIDEO, [v for v, _ in windows], 0, np.random.default_rng(5)))
+    assert kept.counts == (6,) * 5
+    assert method.drop_before_layer == ()
+
+
 def test_stage_one_does_not_depend_on_the_batches() -> None:
     windows = CLIPS["uneven"]
     plan = plan_of(windows, SelectionOptions(trr=0.3))
@@ -112,14 +122,24 @@ def test_stage_one_does_not_depend_on_the_batches() -> None:
 
 
 @pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("norm", ["none", "standard"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"score_norm": "standard"},
+        {"window_budgets": "uniform"},
+        {"stages": "12"},
+        {"stages": "12", "window_budgets": "uniform"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("trr", [0.02, 0.1, 0.35, 0.8])
-def test_layers_equal_loop_and_leave_what_was_planned(name: str, norm: str, trr: float) -> None:
+def test_layers_equal_loop_and_leave_what_was_planned(name: str, variant: dict[str, str], trr: float) -> None:
     windows, rng = CLIPS[name], np.random.default_rng(7)
-    options = SelectionOptions(trr=trr, score_norm=norm)  # type: ignore[arg-type]
+    options = SelectionOptions(trr=trr, **variant)  # type: ignore[arg-type]
     plan = plan_of(windows, options)
     method = Seats(plan, options, PRESET.temperature)
-    assert method.drop_before_layer == (6, 8, 9, 10)
+    assert method.drop_before_layer == (6, 8, 9, 10)[: len(options.stages) + 1]
     modality, window = [0, 0], [-1, -1]
     for t, counts in enumerate(zip(plan.stage_one_video, plan.stage_one_audio, strict=True)):
         for kind, n in zip((1, 2), counts, strict=True):
@@ -132,8 +152,14 @@ def test_layers_equal_loop_and_leave_what_was_planned(name: str, norm: str, trr:
         kept = method.before_layer(state_of(layer, modality, window, windows, scores)).indices.tolist()
         arguments = (scores.tolist(), modality, window)
         weights = [
-            oracle.window_weights(
-                *arguments, kind=kind, n_windows=len(windows), temperature=PRESET.temperature, norm=norm
+            oracle.even_weights(modality, window, kind=kind, n_windows=len(windows))
+            if options.window_budgets == "uniform"
+            else oracle.window_weights(
+                *arguments,
+                kind=kind,
+                n_windows=len(windows),
+                temperature=PRESET.temperature,
+                norm=options.score_norm,
             )
             for kind in (1, 2)
         ]
@@ -150,6 +176,10 @@ def test_layers_equal_loop_and_leave_what_was_planned(name: str, norm: str, trr:
         modality, window = [modality[j] for j in kept], [window[j] for j in kept]
 
     last = state_of(10, modality, window, windows, np.zeros(0))
+    if options.stages == "12":
+        with pytest.raises(ValueError, match="nothing is dropped before layer 10"):
+            method.before_layer(last)
+        return
     assert method.before_layer(last).indices.tolist() == [j for j, m in enumerate(modality) if m == 0]
 
 
@@ -218,7 +248,9 @@ def test_contradictory_shapes_are_refused(make: object) -> None:
 
 
 def test_every_method_says_what_it_is() -> None:
-    assert list(METHODS.values()) == [Seats, Full]
+    assert list(METHODS.values()) == [Seats, Full, Random]
+    # The plan, which knows no methods, has no counts per window for those that see the whole clip.
+    assert {name for name, method in METHODS.items() if method.whole_clip} == DRAWN_FROM_CLIP
     for name, method in METHODS.items():
         assert issubclass(method, SelectionMethod)
         assert method.name == name
@@ -231,7 +263,7 @@ def test_every_method_says_what_it_is() -> None:
 def test_unknown_method_lists_those_there_are() -> None:
     with pytest.raises(UsageError, match="'sheets'") as caught:
         get_method("sheets")
-    assert "seats, full" in caught.value.hint
+    assert "seats, full, random" in caught.value.hint
 
 
 def test_unknown_name_in_the_room() -> None:

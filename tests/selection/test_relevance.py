@@ -30,6 +30,7 @@ class Case:
     budget_audio: int
     temperature: float = 0.1
     score_norm: str = "none"
+    weigh_by: str = "query"
 
     @property
     def n_text(self) -> int:
@@ -54,11 +55,14 @@ class Case:
             temperature=self.temperature,
             score_norm=self.score_norm,  # type: ignore[arg-type]
             n_text=self.n_text,
+            weigh_by=self.weigh_by,  # type: ignore[arg-type]
         )
         assert indices.dtype == torch.int64
         return indices.tolist(), trace
 
     def weights_by_loop(self, kind: int) -> list[float]:
+        if self.weigh_by == "uniform":
+            return oracle.even_weights(self.modality, self.window, kind=kind, n_windows=self.n_windows)
         scores = np.array(self.scores, dtype=np.float32).tolist()
         return oracle.window_weights(
             scores,
@@ -112,6 +116,7 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.integers(0, 1 + sum(a for _, a in sizes))),
         draw(st.sampled_from([1e-308, 1e-4, 0.1, 1.0, 1e6])),
         draw(st.sampled_from(["none", "standard"])),
+        draw(st.sampled_from(["query", "uniform"])),
     )
 
 
@@ -123,16 +128,33 @@ def test_equals_loop(case: Case) -> None:
     assert kept == case.by_loop(trace["weights_video"].tolist(), trace["weights_audio"].tolist())
 
 
+@CHECKED
+@given(cases())
+def test_even_windows_do_not_look_at_the_scores_of_others(case: Case) -> None:
+    """Their weights are one share each; a window keeps as much whatever its tokens and the others score."""
+    even = replace(case, weigh_by="uniform")
+    kept, trace = even.by_package()
+    if case.budget_video + case.budget_audio:
+        for kind, name in ((oracle.VIDEO, "weights_video"), (oracle.AUDIO, "weights_audio")):
+            assert trace[name].tolist() == even.weights_by_loop(kind)
+    assert kept == even.by_loop(even.weights_by_loop(oracle.VIDEO), even.weights_by_loop(oracle.AUDIO))
+    turned, other = replace(even, scores=even.scores[::-1], temperature=3.0).by_package()
+    assert len(turned) == len(kept)
+    if not bool(trace["plain"]):
+        for name in ("budgets_video", "budgets_audio"):
+            assert torch.equal(other[name], trace[name])
+
+
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("norm", ["none", "standard"])
+@pytest.mark.parametrize(("norm", "weigh_by"), [("none", "query"), ("standard", "query"), ("none", "uniform")])
 @pytest.mark.parametrize("temperature", [1e-4, 0.1, 1.0])
-def test_equals_loop_end_to_end_on_random_scores(seed: int, norm: str, temperature: float) -> None:
+def test_equals_loop_end_to_end_on_random_scores(seed: int, norm: str, weigh_by: str, temperature: float) -> None:
     rng = np.random.default_rng(seed)
     sizes = [(int(v), int(a)) for v, a in rng.integers(0, 20, size=(6, 2))]
     modality, window = sequence(sizes, 7)
     scores = rng.dirichlet(np.full(len(modality), 0.3)).astype(np.float32).tolist()
     n_video, n_audio = modality.count(oracle.VIDEO), modality.count(oracle.AUDIO)
-    case = Case(scores, modality, window, 6, n_video // 3, n_audio // 2, temperature, norm)
+    case = Case(scores, modality, window, 6, n_video // 3, n_audio // 2, temperature, norm, weigh_by)
     kept, trace = case.by_package()
     by_loop = {kind: case.weights_by_loop(kind) for kind in (oracle.VIDEO, oracle.AUDIO)}
     np.testing.assert_allclose(trace["weights_video"], by_loop[oracle.VIDEO], rtol=1e-8, atol=1e-300)
@@ -273,6 +295,14 @@ def test_small_temperature_gives_one_window_all_but_the_least() -> None:
     assert (trace["budgets_video"] + trace["budgets_audio"]).tolist() == [2, 5]
 
 
+def test_even_windows_share_evenly_what_the_scores_would_not() -> None:
+    scores = [0.0, *[0.01] * 6, *[0.02] * 6, 0.0, 0.0]
+    case = case_of([(4, 2), (4, 2)], scores, budget_video=4, budget_audio=2, temperature=1e-6)
+    kept, trace = replace(case, weigh_by="uniform").by_package()
+    assert (trace["budgets_video"].tolist(), trace["budgets_audio"].tolist()) == ([2, 2], [1, 1])
+    assert kept == [0, 1, 2, 5, 7, 8, 11, 13, 14]
+
+
 def test_tiny_temperature_does_not_overflow() -> None:
     scores = [0.0, *[1.0] * 3, *[0.0] * 14]
     case = case_of([(2, 1)] * 5, scores, budget_video=5, budget_audio=2, temperature=1e-308)
@@ -307,7 +337,7 @@ def test_published_temperature_on_raw_attention_is_almost_flat() -> None:
 
 def test_never_asks_the_device() -> None:
     """Tensors without data refuse operations that need a value on the host, and those that mix devices."""
-    for norm in ("none", "standard"):
+    for norm, weigh_by in (("none", "query"), ("standard", "query"), ("none", "uniform")):
         with FakeTensorMode():
             kept, trace = select_relevant(
                 torch.empty(29, device="cuda"),
@@ -320,6 +350,7 @@ def test_never_asks_the_device() -> None:
                 temperature=0.1,
                 score_norm=norm,  # type: ignore[arg-type]
                 n_text=3,
+                weigh_by=weigh_by,  # type: ignore[arg-type]
             )
             assert tuple(kept.shape) == (14,)
             assert kept.device.type == "cuda"

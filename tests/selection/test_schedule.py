@@ -52,7 +52,7 @@ def test_published_pairs(preset: SelectionPreset, audio: int) -> None:
     st.integers(0, 10**6),
     st.integers(0, 10**6),
     st.sampled_from([QWEN2_5, QWEN3, None]),
-    st.sampled_from([23 / 28, 39 / 48, 0.2]),
+    st.sampled_from([23 / 28, 39 / 48, 0.2, 1.0]),
 )
 def test_the_pair_makes_the_ratio(
     trr: float, n_video: int, n_audio: int, preset: SelectionPreset | None, largest: float
@@ -125,41 +125,59 @@ def test_the_papers_workload() -> None:
 def rounding_bound(plan: TokenPlan, windows: list[tuple[int, int]]) -> float:
     """How far rounding may take the sum over all layers from the exact one."""
     bound = 0.0
-    blocks = [b - a for a, b in zip((0, *plan.drop_before_layer), plan.drop_before_layer, strict=False)]
-    for levels, sizes in ((plan.video, [v for v, _ in windows]), (plan.audio, [a for _, a in windows])):
+    drops = plan.drop_before_layer
+    ends = drops if len(drops) == 4 else (*drops, plan.video.n_layers)
+    blocks = [b - a for a, b in zip((0, *drops), ends, strict=False)]
+    for levels, each in ((plan.video, [v for v, _ in windows]), (plan.audio, [a for _, a in windows])):
+        sizes = each if plan.stage_one_video else [sum(each)]
         error = sum(max(0.5, 1 - levels.levels[0] * n) for n in sizes if n)
         bound += blocks[0] * error
-        for block, fraction in zip(blocks[1:], levels.fractions, strict=True):
+        for block, fraction in zip(blocks[1:], levels.fractions, strict=False):
             error = fraction * error + (1.0 if sum(sizes) else 0.0)
             bound += block * error
     return bound
+
+
+VARIANTS = [{}, {"stages": "12"}, {"stages": "1"}, {"method": "random"}]
 
 
 windows_strategy = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), min_size=1, max_size=8)
 
 
 @CHECKED
-@given(windows_strategy, st.floats(0.001, 0.8), st.sampled_from([6, 8, 12, 28, 36]))
+@given(windows_strategy, st.floats(0.001, 1.0), st.sampled_from([6, 8, 12, 28, 36]), st.sampled_from(VARIANTS))
 def test_the_layer_average_is_the_ratio_within_rounding(
-    windows: list[tuple[int, int]], trr: float, n_layers: int
+    windows: list[tuple[int, int]], trr: float, n_layers: int, variant: dict[str, str]
 ) -> None:
     assume(any(v + a for v, a in windows))
     preset = QWEN2_5 if n_layers == 28 else None
     try:
         plan = make_plan(
-            SelectionOptions(trr=trr), preset, n_layers, [v for v, _ in windows], [a for _, a in windows]
+            SelectionOptions(trr=trr, **variant),  # type: ignore[arg-type]
+            preset,
+            n_layers,
+            [v for v, _ in windows],
+            [a for _, a in windows],
         )
     except UsageError:
+        assert not variant or variant == {"stages": "12"}
         assume(False)
     whole = n_layers * (plan.n_video + plan.n_audio)
     assert abs(plan.achieved_trr - trr) * whole <= rounding_bound(plan, windows) + 1e-6
 
 
 @CHECKED
-@given(windows_strategy, st.floats(0.001, 0.8))
-def test_counts_never_rise_and_never_exceed_what_is_there(windows: list[tuple[int, int]], trr: float) -> None:
+@given(windows_strategy, st.floats(0.001, 0.8), st.sampled_from(VARIANTS))
+def test_counts_never_rise_and_never_exceed_what_is_there(
+    windows: list[tuple[int, int]], trr: float, variant: dict[str, str]
+) -> None:
     assume(any(v + a for v, a in windows))
-    plan = make_plan(SelectionOptions(trr=trr), QWEN2_5, 28, [v for v, _ in windows], [a for _, a in windows])
+    options = SelectionOptions(trr=trr, **variant)  # type: ignore[arg-type]
+    plan = make_plan(options, QWEN2_5, 28, [v for v, _ in windows], [a for _, a in windows])
+    if "method" in variant:
+        assert plan.stage_one_video == plan.stage_one_audio == ()
+        assert plan.stage_totals == (plan.entering,)
+        windows = []
     for kept, (video, audio) in zip(
         zip(plan.stage_one_video, plan.stage_one_audio, strict=True), windows, strict=True
     ):
@@ -215,6 +233,50 @@ def test_a_shallow_model_can_be_run_whole() -> None:
     assert make_plan(SelectionOptions(trr=1.0), None, 2, [5], [5]).tokens_per_layer(1) == [(1, 5, 5)] * 2
     with pytest.raises(UsageError, match="too shallow"):
         make_plan(SelectionOptions(trr=0.1), None, 2, [5], [5])
+
+
+def test_fewer_stages_at_the_papers_workload() -> None:
+    """The same tokens times layers, but for whole tokens of a window, spent otherwise."""
+    pair = {"video_trr": 0.06, "audio_trr": 0.35}
+    usual = plan_of(**pair)
+    first = plan_of(**pair, stages="1")
+    # round(0.06 * 288) and half of 35 (0.35 * 50 = 17.5, to even).
+    assert (set(first.stage_one_video), set(first.stage_one_audio)) == ({17}, {18})
+    assert first.tokens_per_layer(80) == [(80, 64 * 17, 64 * 18)] * 28
+    two = plan_of(**pair, stages="12")
+    assert two.drop_before_layer == (16, 18, 20)
+    assert two.stage_one_video == usual.stage_one_video
+    assert two.tokens_per_layer(80)[27] == (80, *two.stage_budgets[2])
+    assert min(two.stage_budgets[2]) >= 1
+    drawn = plan_of(**pair, method="random")
+    assert drawn.tokens_per_layer(80) == [(80, round(0.06 * 18432), 1120)] * 28
+    for plan in (first, two, drawn):
+        assert plan.achieved_trr == pytest.approx((0.06 * 288 + 0.35 * 50) / 338, abs=0.002)
+        assert plan_of(trr=1.0, stages="1").keeps_everything
+        assert not plan.keeps_everything
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:])
+def test_what_only_the_third_stage_rules_out(variant: dict[str, str]) -> None:
+    """Ratios between b4 / L and 1, and one modality whole."""
+    assert plan_of(trr=0.9, **variant).achieved_trr == pytest.approx(0.9, abs=1e-3)
+    plan = plan_of(video_trr=0.3, audio_trr=1.0, **variant)
+    assert {audio for _, _, audio in plan.tokens_per_layer(0)} == {3200}
+    assert plan.achieved_trr == pytest.approx((0.3 * 18432 + 3200) / (18432 + 3200), abs=2e-3)
+    # The published ratio of the two would give audio more than there is of it.
+    assert plan_of(trr=0.5, **variant).audio_trr < 1
+    assert plan_of(trr=0.95, **variant).audio_trr <= 1
+
+
+@pytest.mark.parametrize("variant", [{"stages": "1"}, {"method": "random"}])
+def test_a_shallow_model_can_start_with_fewer(variant: dict[str, str]) -> None:
+    options = SelectionOptions(trr=0.4, **variant)  # type: ignore[arg-type]
+    assert make_plan(options, None, 2, [5], [5]).tokens_per_layer(1) == [(1, 2, 2)] * 2
+    with pytest.raises(UsageError, match="too shallow"):
+        make_plan(SelectionOptions(trr=0.4, stages="12"), None, 2, [5], [5])
+    # A schedule that is given is checked all the same.
+    with pytest.raises(UsageError, match="cannot be dropped"):
+        plan_of(drop_before_layer=(16, 18, 20), **variant)
 
 
 @pytest.mark.parametrize("windows", [[], [0, 0]])

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, demo, doctor, profile
+from seats_cli.cli import ask, demo, doctor, evaluate, probe, profile, synth
 from seats_cli.cli.console import complain, run
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
@@ -17,7 +17,15 @@ from seats_cli.errors import UsageError
 EPILOG = (
     "Exit codes: 0 ok, 1 other, 2 usage, 3 media, 4 model, 5 out of memory, 6 some clips failed, 130 interrupted."
 )
-COMMANDS = {"ask": ask.ask, "profile": profile.profile, "demo": demo.demo, "doctor": doctor.doctor}
+COMMANDS = {
+    "ask": ask.ask,
+    "profile": profile.profile,
+    "eval": evaluate.evaluate,
+    "probe": probe.probe,
+    "synth": synth.synth,
+    "demo": demo.demo,
+    "doctor": doctor.doctor,
+}
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.batch import Detail, Output, answer_each, answer_one, failure_line
 from seats_cli.cli.command import command
-from seats_cli.cli.console import write
+from seats_cli.cli.console import notice, write
 from seats_cli.cli.inputs import split_inputs
 from seats_cli.cli.workload import check_selection
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
@@ -103,6 +103,8 @@ def ask(
     where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
     del where["weights"]
     seats = Seats(selection=selection, media=media, generation=generation, **where)
+    if seats.loaded.note is not None and not quiet:
+        notice(seats.loaded.note)
     if not inputs.many:
         return answer_one(seats, inputs, output)
     # What is wrong with the question is wrong for every clip: it is said once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from seats_cli.cli.options import (
@@ -30,8 +31,11 @@ from seats_cli.cli.options import (
     Schedule,
     ScoreNormName,
     ScoreWithName,
+    SelectionSeed,
+    StagesName,
     Start,
     VideoTrr,
+    WindowBudgetsName,
     WindowTemperature,
     option,
 )
@@ -44,22 +48,46 @@ from seats_cli.config import (
     parse_seconds,
 )
 from seats_cli.errors import UsageError
+from seats_cli.selection.schedule_file import DropSchedule, read_schedule
+
+System = Annotated[
+    str | None,
+    option("--system", panel=GENERATION, metavar="<text>", help="System prompt. Default: the chat template's."),
+]
+Choices = Annotated[
+    str | None,
+    option(
+        "--choices",
+        panel=GENERATION,
+        metavar="<labels>",
+        help="Labels, such as A,B,C,D: the likeliest by first-token logits is the answer.",
+    ),
+]
 
 _MEDIA, _SELECTION, _GENERATION = MediaOptions(), SelectionOptions(), GenerationOptions()
 
 
-def parse_schedule(text: str | None) -> tuple[int, ...] | None:
-    """Read ``16,18,20,23``.
+def parse_schedule(text: str | None) -> DropSchedule | None:
+    """Read ``16,18,20,23``, or the file of that name.
 
     Raises:
-        UsageError: It is not a list of whole numbers.
+        UsageError: It is not a list of whole numbers, or the file holds no schedule.
     """
     if text is None:
         return None
+    if text.lower().endswith(".toml") or os.path.isfile(text):
+        return read_schedule(Path(text))
     try:
-        return tuple(int(part) for part in text.split(","))
+        return DropSchedule(tuple(int(part) for part in text.split(",")))
     except ValueError:
-        raise UsageError(f"--schedule is {text!r}; give four layers such as 16,18,20,23") from None
+        raise UsageError(
+            f"--schedule is {text!r}; give four layers such as 16,18,20,23, or a .toml file that is there"
+        ) from None
+
+
+def split_labels(choices: str | None) -> tuple[str, ...]:
+    """Read ``A,B,C,D``."""
+    return () if choices is None else tuple(label.strip() for label in choices.split(","))
 
 
 def media_options(
@@ -118,8 +146,14 @@ def selection_options(
     window_temperature: WindowTemperature = None,
     score_with: ScoreWithName = _SELECTION.score_with,
     score_norm: ScoreNormName = _SELECTION.score_norm,
+    stages: StagesName = _SELECTION.stages,
+    window_budgets: WindowBudgetsName = _SELECTION.window_budgets,
+    selection_seed: SelectionSeed = _SELECTION.selection_seed,
 ) -> SelectionOptions:
     """Which tokens stay; ``trr`` is the command's."""
+    given = parse_schedule(schedule)
+    if given is not None and window_temperature is None:
+        window_temperature = given.temperature
     return SelectionOptions(
         method=method,
         video_trr=video_trr,
@@ -129,7 +163,11 @@ def selection_options(
         temperature=window_temperature,
         score_with=score_with,
         score_norm=score_norm,
-        drop_before_layer=parse_schedule(schedule),
+        stages=stages,
+        window_budgets=window_budgets,
+        selection_seed=selection_seed,
+        drop_before_layer=None if given is None else given.drop_before_layer,
+        schedule_layers=None if given is None else given.layers,
     )
 
 
@@ -154,21 +192,8 @@ def generation_options(
         int | None,
         option("--seed", panel=GENERATION, **WHOLE, help="Of the sampler. Default: random."),
     ] = None,
-    system: Annotated[
-        str | None,
-        option(
-            "--system", panel=GENERATION, metavar="<text>", help="System prompt. Default: the chat template's."
-        ),
-    ] = None,
-    choices: Annotated[
-        str | None,
-        option(
-            "--choices",
-            panel=GENERATION,
-            metavar="<labels>",
-            help="Labels, such as A,B,C,D: the likeliest by first-token logits is the answer.",
-        ),
-    ] = None,
+    system: System = None,
+    choices: Choices = None,
 ) -> GenerationOptions:
     """How the answer is written."""
     return GenerationOptions(
@@ -177,5 +202,5 @@ def generation_options(
         top_p=top_p,
         seed=seed,
         system=system,
-        choices=() if choices is None else tuple(label.strip() for label in choices.split(",")),
+        choices=split_labels(choices),
     )

@@ -2,75 +2,112 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
-from seats_cli.cli.console import harmless, notice, show, write
+from seats_cli.cli.console import notice, show, write
+from seats_cli.config import SHIPPED_MODEL
 from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from rich.console import RenderableType
 
     from seats_cli.config import SelectionOptions
+    from seats_cli.dataset import Question
     from seats_cli.report import Report
 
-QUESTION = "What is seen and heard?"
-RANDOM = (
-    "the model that ships with seats has RANDOM weights: its answer means nothing. "
-    "It shows the path from a file to a report."
-)
 MAX_NEW_TOKENS = 24
 
 
-def _check_keep(path: Path) -> None:
+def demo_folder() -> Path:
+    """Holds the clip, and its questions in the form of ``seats eval``."""
+    return Path(str(files("seats_cli") / "assets" / "demo"))
+
+
+def _save(path: Path) -> None:
+    """Leave the clip where the user wants it; whole or not at all."""
     if path.exists():
-        raise UsageError(f"--keep {path} is there already", "give a path where nothing is")
+        raise UsageError(f"--save {path} is there already", "give a path where nothing is")
     if path.suffix.lower() != ".mp4":
-        raise UsageError(f"--keep {path} does not end in .mp4")
+        raise UsageError(f"--save {path} does not end in .mp4")
     if not path.parent.is_dir():
-        raise UsageError(f"--keep {path}: there is no folder {path.parent}", "make it first")
+        raise UsageError(f"--save {path}: there is no folder {path.parent}", "make it first")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        shutil.copyfile(demo_folder() / "clip.mp4", part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"--save {path} cannot be written: {error.strerror or error}") from None
 
 
-def _answer(selection: SelectionOptions, keep: Path | None, on_text: Callable[[str], None] | None) -> Report:
-    import tempfile
-    from importlib.resources import as_file, files
-
+def _ask(questions: list[Question], few: SelectionOptions) -> list[tuple[Question, Report, Report]]:
+    """Every question with all tokens and with few."""
     from seats_cli.api import Seats
-    from seats_cli.config import GenerationOptions
-    from seats_cli.media import write_demo_clip
+    from seats_cli.config import GenerationOptions, SelectionOptions
 
     generation = GenerationOptions(max_new_tokens=MAX_NEW_TOKENS)
-    with tempfile.TemporaryDirectory() as folder, as_file(files("seats_cli") / "assets" / "tiny") as tiny:
-        clip = keep or Path(folder) / "demo.mp4"
-        write_demo_clip(clip)
-        seats = Seats(tiny, selection=selection, generation=generation, device="cpu", offline=True)
-        return seats.ask(clip, QUESTION, on_text=on_text)
+    seats = Seats(SHIPPED_MODEL, generation=generation, device="cpu", offline=True)
+    if seats.loaded.note is not None:
+        notice(seats.loaded.note)
+    full = SelectionOptions(method="full")
+    asked = []
+    for number, question in enumerate(questions):
+        if number == 0:  # The first run of anything is slow; it must not be held against either.
+            seats.ask(question.path, question.text, selection=full)
+        with_all = seats.ask(question.path, question.text, selection=full)
+        asked.append((question, with_all, seats.ask(question.path, question.text, selection=few)))
+    return asked
+
+
+def _comparison(asked: list[tuple[Question, Report, Report]], trr: float) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("question", "all tokens", f"R = {trr:g}", "true answer")
+    for question, full, few in asked:
+        table.add_row(question.text, full.answer, few.answer, question.answers[0])
+    _, full, few = asked[-1]
+    table.add_section()
+    table.add_row("prefill", *(f"{1000 * (report.seconds.prefill or 0):.0f} ms" for report in (full, few)), "")
+    table.add_row(
+        "FLOPs of the prefill", *(f"{report.flops.executed.pruned / 1e9:.2f} G" for report in (full, few)), ""
+    )
+    return table
 
 
 @command()
 def demo(
     trr: opt.Trr = 0.1,
-    keep: Annotated[
+    save: Annotated[
         Path | None,
-        opt.option("--keep", panel=opt.OUTPUT, metavar="<file>", help="Leave the demo clip here, an .mp4."),
+        opt.option("--save", panel=opt.OUTPUT, metavar="<file>", help="Leave the demo clip here, an .mp4."),
     ] = None,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = False,
 ) -> int:
-    """Ask the tiny model that ships with seats about a small clip."""
+    """Ask the small model that ships with seats three things about a clip, with all tokens and with few.
+
+    The answers go to stdout, a line each: question, answer with all tokens, answer with few.
+    """
     from seats_cli.config import SelectionOptions
+    from seats_cli.dataset import read_questions
     from seats_cli.render import render_report
 
     selection = SelectionOptions(trr=trr)
-    if keep is not None:
-        _check_keep(keep)
-    notice(RANDOM)
-    report = _answer(selection, keep, None if as_json else lambda piece: write(harmless(piece)))
+    if save is not None:
+        _save(save)
+    asked = _ask(read_questions(demo_folder() / "questions.jsonl"), selection)
     if as_json:
-        report = dataclasses.replace(report, warnings=(RANDOM, *report.warnings))
-    write(report.to_json() + "\n" if as_json else "\n")
-    show(render_report(report, "short" if as_json else "full"))
-    return 130 if report.finish_reason == "interrupted" else 0
+        reports = [json.loads(report.to_json()) for _, *both in asked for report in both]
+        write(json.dumps({"command": "demo", "reports": reports}) + "\n")
+    else:
+        for question, full, few in asked:
+            write(f"{question.text}\t{full.answer}\t{few.answer}\n")
+        show(_comparison(asked, trr))
+    show(render_report(asked[-1][2], "short" if as_json else "full"))
+    return 0

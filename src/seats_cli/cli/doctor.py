@@ -15,7 +15,7 @@ Rows = list[tuple[str, str]]
 
 PACKAGES = (
     "torch", "torchvision", "transformers", "accelerate", "huggingface-hub", "safetensors", "av", "soundfile",
-    "qwen-omni-utils", "numpy", "typer", "rich",
+    "qwen-omni-utils", "numpy", "pillow", "typer", "rich",
 )  # fmt: skip
 KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface", "triton": "triton"}
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "flac", "vorbis")

@@ -8,19 +8,22 @@ import typer
 
 from seats_cli.config import (
     DEFAULT_MODEL,
+    SHIPPED_MODEL,
     Attention,
     AudioMode,
     Dtype,
     KvCache,
     ScoreNorm,
     ScoreWith,
+    Stages,
+    WindowBudgets,
 )
 
 MODEL, MEDIA, SELECTION, GENERATION, OUTPUT = "Model", "Media", "Token selection", "Answer", "Output"
 
 # The names that are completed. Tests hold them equal to what there is, which takes long to import.
-MethodName = Literal["seats", "full"]
-KNOWN_MODELS = (DEFAULT_MODEL, "Qwen/Qwen2.5-Omni-3B")
+MethodName = Literal["seats", "full", "random"]
+KNOWN_MODELS = (DEFAULT_MODEL, "Qwen/Qwen2.5-Omni-3B", SHIPPED_MODEL)
 
 
 def _number(text: str | float) -> float:
@@ -68,7 +71,7 @@ Model = Annotated[
         env="SEATS_MODEL",
         autocompletion=_complete_model,
         metavar="<id|folder>",
-        help="Hugging Face Hub id or checkpoint folder.",
+        help="Hugging Face Hub id, checkpoint folder, or tiny: the one inside.",
     ),
 ]
 Revision = Annotated[
@@ -132,7 +135,7 @@ MinPixels = Annotated[
         panel=MEDIA,
         env="SEATS_MIN_PIXELS",
         **WHOLE,
-        help="Least pixels per frame. Default: 128 merged tokens per grid.",
+        help="Least pixels per frame. Default: the model's, or 128 merged tokens per grid.",
     ),
 ]
 MaxPixels = Annotated[
@@ -142,7 +145,7 @@ MaxPixels = Annotated[
         panel=MEDIA,
         env="SEATS_MAX_PIXELS",
         **WHOLE,
-        help="Most pixels per frame. Default: 144 merged tokens per grid.",
+        help="Most pixels per frame. Default: the model's, or 144 merged tokens per grid.",
     ),
 ]
 Start = Annotated[
@@ -163,7 +166,13 @@ RequireAudio = Annotated[
 ]
 
 Method = Annotated[
-    MethodName, option("--method", panel=SELECTION, env="SEATS_METHOD", help="full keeps every token.")
+    MethodName,
+    option(
+        "--method",
+        panel=SELECTION,
+        env="SEATS_METHOD",
+        help="full keeps every token. random draws those that enter the first layer.",
+    ),
 ]
 Trr = Annotated[
     float,
@@ -197,8 +206,8 @@ Schedule = Annotated[
     option(
         "--schedule",
         panel=SELECTION,
-        metavar="<layers>",
-        help="Four layers to drop before, 0-based, such as 16,18,20,23. Default: the model's.",
+        metavar="<layers|file>",
+        help="Four layers to drop before, 0-based, such as 16,18,20,23, or a .toml file. Default: the model's.",
     ),
 ]
 Scale = Annotated[
@@ -214,6 +223,21 @@ ScoreWithName = Annotated[
 ScoreNormName = Annotated[
     ScoreNorm,
     option("--score-norm", panel=SELECTION, help="standard: window scores to mean 0, deviation 1."),
+]
+StagesName = Annotated[
+    Stages,
+    option(
+        "--stages",
+        panel=SELECTION,
+        help="1: choose before the LLM alone. 12: and by the question, for good. 123: text alone at the end.",
+    ),
+]
+WindowBudgetsName = Annotated[
+    WindowBudgets,
+    option("--window-budgets", panel=SELECTION, help="query: more to windows that matter. uniform: all alike."),
+]
+SelectionSeed = Annotated[
+    int, option("--selection-seed", panel=SELECTION, **WHOLE, help="Of --method random; each clip draws anew.")
 ]
 
 AsJson = Annotated[bool, option("--json", panel=OUTPUT, help="JSON on stdout, one object on a line.")]

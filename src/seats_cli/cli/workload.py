@@ -111,13 +111,14 @@ def spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelS
     """
     from seats_cli.models import family_of, named_architecture
     from seats_cli.models.checkpoint import find_config
+    from seats_cli.models.settings import with_settings
 
     if _is_named(options):
         family, config = named_architecture(options.model)
-    else:
-        model_type, config = find_config(options)
-        family = family_of(model_type)
-    return family, family.spec_of(options.model, config)
+        return family, family.spec_of(options.model, config)
+    model_type, config, settings = find_config(options)
+    family = family_of(model_type)
+    return family, with_settings(family.spec_of(options.model, config), settings)
 
 
 def check_selection(options: ModelOptions, *settings: SelectionOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from seats_cli import __version__, cost
 from seats_cli.config import SelectionOptions
@@ -26,18 +27,30 @@ from seats_cli.report import (
     Versions,
     Workload,
 )
-from seats_cli.selection.schedule import TokenPlan, make_plan
+from seats_cli.selection.schedule import TokenPlan, make_plan, stages_of
 
 FULL = SelectionOptions(method="full", trr=1.0)
 
 
 def label_of(options: SelectionOptions) -> str:
-    """``full``, ``seats R=0.1``, ``seats R_v=0.06 R_a=0.35``."""
+    """``full``, ``seats R=0.1``, ``seats R_v=0.06 R_a=0.35``, ``seats R=0.1 stages=12``."""
     if options.method == "full":
         return "full"
-    if options.video_trr is not None:
-        return f"{options.method} R_v={options.video_trr:g} R_a={options.audio_trr:g}"
-    return f"{options.method} R={options.trr:g}"
+    pair = options.video_trr is not None
+    ratio = f"R_v={options.video_trr:g} R_a={options.audio_trr:g}" if pair else f"R={options.trr:g}"
+    usual, said = SelectionOptions(), _told_apart(options)
+    more = [f"{name.replace('_', '-')}={value}" for name, value in said.items() if value != getattr(usual, name)]
+    return " ".join([options.method, ratio, *more])
+
+
+def _told_apart(options: SelectionOptions) -> dict[str, Any]:
+    """Beside the ratios, the options that have a part in who stays and that the report names."""
+    if options.method == "random":
+        return {"selection_seed": options.selection_seed}
+    if options.method != "seats":
+        return {}
+    uses_query = {} if options.stages == "1" else {"window_budgets": options.window_budgets}
+    return {"stages": options.stages, **uses_query}
 
 
 def synthetic_prompt(spec: ModelSpec, n_text: int, shape: ClipShape) -> tuple[list[int], list[int]]:
@@ -83,8 +96,8 @@ def encoder_flops(spec: ModelSpec, shape: ClipShape) -> int:
 
 
 def selection_flops(spec: ModelSpec, layout: Layout, plan: TokenPlan) -> int:
-    """Executed by SEATS itself: saliency, distances and scores. None when nothing is dropped."""
-    if not plan.drop_before_layer:
+    """Executed by SEATS itself: saliency, distances and scores. To drop nothing, or by lot, takes none."""
+    if plan.keeps_everything or not plan.stage_one_video:
         return 0
     geometry = spec.geometry
     total = 0
@@ -145,6 +158,7 @@ def selection_info(plan: TokenPlan, tokens: TokenCounts, options: SelectionOptio
         achieved_trr=tokens.achieved_trr,
         drop_before_layer=tuple(plan.drop_before_layer),
         kv_cache=options.kv_cache,
+        **_told_apart(options),
         stage_one=StageOne(video=into_llm.video, audio=into_llm.audio),
     )
 
@@ -166,11 +180,14 @@ def workload_of(shape: ClipShape, layout: Layout, source: str, frames: int, seco
 def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> ScheduleInfo:
     """The schedule that the settings share."""
     chosen = next((o for o in options if o.method != "full"), FULL)
+    stages = stages_of(chosen)
+    drops = tuple(chosen.drop_before_layer or spec.preset.drop_before_layer or ())
+    softmax = stages != "1" and chosen.window_budgets == "query"
     return ScheduleInfo(
         layers=spec.geometry.text.n_layers,
-        drop_before_layer=tuple(chosen.drop_before_layer or spec.preset.drop_before_layer or ()),
-        scale=chosen.scale,
-        temperature=chosen.temperature or spec.preset.temperature,
+        drop_before_layer={"1": (), "12": drops[:3], "123": drops}[stages],
+        scale=1.0 if stages == "1" else chosen.scale,
+        temperature=(chosen.temperature or spec.preset.temperature) if softmax else None,
     )
 
 

@@ -6,8 +6,8 @@ patches and discarded embeddings are gone before the next one is decoded: memory
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -46,21 +46,35 @@ class EncodedClip:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """Whole windows of one modality, encoded."""
+class WindowBatch:
+    """Whole windows of one modality, encoded.
 
-    first_window: int
-    sizes: tuple[int, ...]
-    encoded: Encoded
-    flops: int
+    Attributes:
+        windows: As a method is shown them.
+        encoder_flops: Executed to encode them.
+        saliency_flops: Executed to find the attention received; 0 where it was not asked for.
+    """
+
+    windows: EncodedWindows
+    encoder_flops: int
+    saliency_flops: int
+
+
+Batches = Mapping[Modality, Iterable[WindowBatch]]
+"""Of each modality the batches in sequence order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SaliencyWork:
+    """What the cost of a batch's saliency follows from."""
+
     n_positions: int
     positions_per_token: int
     width: int
 
-    @property
-    def saliency_flops(self) -> int:
-        """Executed to find the attention received. A position that no token pools still attends."""
-        windows = [size * self.positions_per_token for size in self.sizes if size]
+    def flops(self, sizes: Sequence[int]) -> int:
+        """Executed for windows of so many tokens. A position that no token pools still attends."""
+        windows = [size * self.positions_per_token for size in sizes]
         windows[-1] += self.n_positions - sum(windows)
         return cost.saliency_flops(self.n_positions, max(windows), len(windows), self.width)
 
@@ -112,17 +126,16 @@ def _video_batches(
     model: OmniModel,
     clip: Clip,
     shape: ClipShape,
-    layout: Layout,
+    sizes: tuple[int, ...],
     watch: Stopwatch,
     *,
     saliency: bool,
     per_batch: int,
-) -> Iterator[_Batch]:
+) -> Iterator[WindowBatch]:
     video, size = shape.video, shape.frame_size
     if video is None or size is None:
         return
     vision = model.spec.geometry.vision
-    sizes = layout.window_sizes[Modality.VIDEO]
     frames = clip.frames()
     for first, last in _window_ranges(sizes, per_batch):
         n_grids = sum(sizes[first:last]) // video.tokens_per_grid
@@ -134,7 +147,8 @@ def _video_batches(
             encoded = model.encode_video(patches, grid, saliency=saliency)
         flops = cost.vision_flops(vision, grid[1:], n_grids)
         unit, n_tokens = vision.merge_size**2, n_grids * video.tokens_per_grid
-        yield _Batch(first, sizes[first:last], encoded, flops, unit * n_tokens, unit, vision.hidden)
+        work = _SaliencyWork(unit * n_tokens, unit, vision.hidden)
+        yield _batch(Modality.VIDEO, first, sizes[first:last], encoded, flops, work, watch)
     next(frames, None)  # past its last frame a clip says what was wrong on the way
 
 
@@ -147,14 +161,13 @@ def _mel_frames(sizes: tuple[int, ...], per_window_tokens: int, per_window_frame
 def _audio_batches(
     model: OmniModel,
     waveform: npt.NDArray[np.float32],
-    layout: Layout,
+    sizes: tuple[int, ...],
     watch: Stopwatch,
     *,
     saliency: bool,
     per_batch: int,
-) -> Iterator[_Batch]:
+) -> Iterator[WindowBatch]:
     spec, audio = model.spec, model.spec.geometry.audio
-    sizes = layout.window_sizes[Modality.AUDIO]
     if not sum(sizes):
         return
     with watch("decode"):
@@ -168,88 +181,117 @@ def _audio_batches(
         with watch("encode"):
             encoded = model.encode_audio(piece, saliency=saliency)
         flops = cost.audio_flops(audio, [piece.shape[1]])
-        after_conv = (piece.shape[1] - 1) // 2 + 1
-        yield _Batch(first, sizes[first:last], encoded, flops, after_conv, 2, audio.d_model)
+        work = _SaliencyWork((piece.shape[1] - 1) // 2 + 1, 2, audio.d_model)
+        yield _batch(Modality.AUDIO, first, sizes[first:last], encoded, flops, work, watch)
 
 
-def _stage_one(
-    modality: Modality, batches: Iterator[_Batch], method: SelectionMethod, watch: Stopwatch
-) -> _Stream:
+def _batch(
+    modality: Modality,
+    first: int,
+    sizes: tuple[int, ...],
+    encoded: Encoded,
+    flops: int,
+    work: _SaliencyWork,
+    watch: Stopwatch,
+) -> WindowBatch:
+    """Close a batch: afterwards nothing of the encoder's inside is held any more."""
+    saliency, spent = None, 0
+    if encoded.attention_received is not None:
+        with watch("select"):
+            present = [size for size in sizes if size]
+            saliency = encoded.attention_received(present).to(encoded.embeddings.device)
+            spent = work.flops(present)
+    return WindowBatch(EncodedWindows(modality, encoded.embeddings, saliency, sizes, first), flops, spent)
+
+
+def _stage_one(batches: Iterable[WindowBatch], method: SelectionMethod, watch: Stopwatch) -> _Stream:
     """Run the batches through the method, keeping only what it keeps."""
     stream = _Stream()
     for batch in _gathered(batches) if method.whole_clip else batches:
-        stream.encoder_flops += batch.flops
-        received = batch.encoded.attention_received
+        windows = batch.windows
+        stream.encoder_flops += batch.encoder_flops
         with watch("select"):
-            saliency = None
-            if received is not None:
-                saliency = received([size for size in batch.sizes if size]).to(batch.encoded.embeddings.device)
+            if not method.needs_saliency:
+                windows = replace(windows, saliency=None)
+            elif windows.saliency is not None:
                 stream.selection_flops += batch.saliency_flops
-                stream.saliency.append(saliency)
-            windows = EncodedWindows(modality, batch.encoded.embeddings, saliency, batch.sizes, batch.first_window)
+                stream.saliency.append(windows.saliency)
             kept = method.before_llm(windows)
             stream.selection_flops += 2 * kept.macs
             stream.kept.append(kept.indices + stream.n_seen)
             changed = kept.embeddings
             stream.embeddings.append(windows.embeddings[kept.indices] if changed is None else changed)
-        stream.n_seen += sum(batch.sizes)
+        stream.n_seen += sum(windows.window_sizes)
     return stream
 
 
-def _gathered(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+def _gathered(batches: Iterable[WindowBatch]) -> Iterator[WindowBatch]:
     """All batches as one, for methods that must see the whole clip."""
     parts = list(batches)
     if not parts:
         return
-    sizes = tuple(size for part in parts for size in part.sizes)
-    embeddings = torch.cat([part.encoded.embeddings for part in parts])
-
-    def received(_: object) -> torch.Tensor:
-        each = [
-            part.encoded.attention_received([s for s in part.sizes if s])
-            for part in parts
-            if part.encoded.attention_received is not None
-        ]
-        return torch.cat(each)
-
-    asked = parts[0].encoded.attention_received is not None
-    encoded = Encoded(embeddings, received if asked else None)
-    flops = sum(part.flops for part in parts)
-    first = parts[0]
-    n_positions = sum(part.n_positions for part in parts)
-    yield _Batch(first.first_window, sizes, encoded, flops, n_positions, first.positions_per_token, first.width)
+    each = [part.windows for part in parts]
+    saliency = [one.saliency for one in each if one.saliency is not None]
+    windows = EncodedWindows(
+        modality=each[0].modality,
+        embeddings=torch.cat([one.embeddings for one in each]),
+        saliency=torch.cat(saliency) if saliency else None,
+        window_sizes=tuple(size for one in each for size in one.window_sizes),
+        first_window=each[0].first_window,
+    )
+    yield WindowBatch(
+        windows, sum(part.encoder_flops for part in parts), sum(part.saliency_flops for part in parts)
+    )
 
 
-def encode(
+def window_batches(
     model: OmniModel,
     clip: Clip,
     waveform: npt.NDArray[np.float32],
     shape: ClipShape,
-    layout: Layout,
-    method: SelectionMethod,
+    window_sizes: Mapping[Modality, tuple[int, ...]],
     watch: Stopwatch,
     *,
+    saliency: bool,
     windows_per_batch: int = 8,
-) -> EncodedClip:
-    """Encode a clip and let the method choose what the language model will see.
+) -> dict[Modality, Iterator[WindowBatch]]:
+    """Encode a clip as its batches are asked for, sound apart from picture.
 
     Args:
         model: The thinker.
         clip: Yields frames as they are decoded.
         waveform: float32 [n], 16 kHz.
         shape: The clip in tokens.
-        layout: The unpruned sequence.
-        method: Stage I.
-        watch: Stages ``decode``, ``encode`` and ``select`` are added to it.
+        window_sizes: Of the layout; the same whatever is asked about the clip.
+        watch: Stages ``decode`` and ``encode`` are added to it, and to ``select`` what saliency takes.
+        saliency: Whether the encoders report attention received.
         windows_per_batch: Windows encoded at once; the result does not depend on it.
     """
-    wanted = method.needs_saliency
-    sound = _audio_batches(model, waveform, layout, watch, saliency=wanted, per_batch=4 * windows_per_batch)
-    picture = _video_batches(model, clip, shape, layout, watch, saliency=wanted, per_batch=windows_per_batch)
-    streams = {
-        Modality.AUDIO: _stage_one(Modality.AUDIO, sound, method, watch),
-        Modality.VIDEO: _stage_one(Modality.VIDEO, picture, method, watch),
+    sound, picture = window_sizes[Modality.AUDIO], window_sizes[Modality.VIDEO]
+    return {
+        Modality.AUDIO: _audio_batches(
+            model, waveform, sound, watch, saliency=saliency, per_batch=4 * windows_per_batch
+        ),
+        Modality.VIDEO: _video_batches(
+            model, clip, shape, picture, watch, saliency=saliency, per_batch=windows_per_batch
+        ),
     }
+
+
+def select_windows(
+    model: OmniModel, layout: Layout, batches: Batches, method: SelectionMethod, watch: Stopwatch
+) -> EncodedClip:
+    """Let a method choose what the language model will see of the encoded windows.
+
+    Args:
+        model: The thinker.
+        layout: The unpruned sequence.
+        batches: Encoded as they come, or held in memory to be looked at again by other methods; with saliency
+            if the method needs it.
+        method: Stage I.
+        watch: Stage ``select`` is added to it.
+    """
+    streams = {modality: _stage_one(stream, method, watch) for modality, stream in batches.items()}
     device = model.device
     text_rows = torch.from_numpy(layout.rows(Modality.TEXT)).to(device)
     text = model.embed(torch.from_numpy(layout.ids).to(device)[text_rows])
@@ -271,3 +313,39 @@ def encode(
             if stream.saliency
         },
     )
+
+
+def encode(
+    model: OmniModel,
+    clip: Clip,
+    waveform: npt.NDArray[np.float32],
+    shape: ClipShape,
+    layout: Layout,
+    method: SelectionMethod,
+    watch: Stopwatch,
+    *,
+    windows_per_batch: int = 8,
+) -> EncodedClip:
+    """Encode a clip and let the method choose, batch by batch, what the language model will see.
+
+    Args:
+        model: The thinker.
+        clip: Yields frames as they are decoded.
+        waveform: float32 [n], 16 kHz.
+        shape: The clip in tokens.
+        layout: The unpruned sequence.
+        method: Stage I.
+        watch: Stages ``decode``, ``encode`` and ``select`` are added to it.
+        windows_per_batch: Windows encoded at once; the result does not depend on it.
+    """
+    batches = window_batches(
+        model,
+        clip,
+        waveform,
+        shape,
+        layout.window_sizes,
+        watch,
+        saliency=method.needs_saliency,
+        windows_per_batch=windows_per_batch,
+    )
+    return select_windows(model, layout, batches, method, watch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +14,12 @@ from seats_cli import cost
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_counts
 from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tokens, decode
-from seats_cli.engine.encode import EncodedClip, encode
+from seats_cli.engine.encode import Batches, EncodedClip, encode, select_windows
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
-from seats_cli.models.base import check_plain_text
+from seats_cli.models.base import OmniModel, check_plain_text
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import (
     Choice,
@@ -65,6 +65,16 @@ class Prompted:
     prefill: Prefill
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer: its text, its tokens, why it ended, and the labels with their probabilities."""
+
+    text: str
+    n_tokens: int
+    finish_reason: str
+    choices: tuple[Choice, ...]
+
+
 def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, watch: Stopwatch) -> Prepared:
     """Hear the sound, count the tokens, place them, and plan who stays.
 
@@ -73,24 +83,45 @@ def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, 
         MediaError: The sound cannot be read.
     """
     model = loaded.model
-    if settings.generation.choices:
-        check_plain_text(" ".join(settings.generation.choices), "list of choices", model.tokenizer)
-        choice_tokens(settings.generation.choices, model.tokenizer)
+    check_choices(model, settings.generation.choices)
     with watch("decode"):
         waveform = clip.waveform()
     shape = clip_shape(clip, len(waveform), type(model), model.spec, settings.media)
-    prompt = model.prompt(question, settings.generation.system, "video" if shape.video else "audio")
-    layout = lay_out(shape, prompt, model.spec)
+    layout = layout_of(model, shape, question, settings.generation.system)
     too_far = position_warning(layout, model.spec.max_positions)
     if too_far:
         clip.warnings.append(too_far)
     return Prepared(clip, waveform, shape, layout, plan_of(model.spec, layout, settings.selection))
 
 
+def layout_of(model: OmniModel, shape: ClipShape, question: str, system: str | None) -> Layout:
+    """Place a clip in the prompt that asks about it.
+
+    Raises:
+        UsageError: The question cannot be, or there is nothing to see and nothing to hear.
+    """
+    return lay_out(shape, model.prompt(question, system, "video" if shape.video else "audio"), model.spec)
+
+
+def check_choices(model: OmniModel, choices: Sequence[str]) -> None:
+    """Find out before a clip is read that the first tokens cannot tell the labels apart.
+
+    Args:
+        model: Has the tokenizer.
+        choices: Labels; may be none.
+
+    Raises:
+        UsageError: They cannot, or a label holds a special token.
+    """
+    if choices:
+        check_plain_text(" ".join(choices), "list of choices", model.tokenizer)
+        choice_tokens(choices, model.tokenizer)
+
+
 def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) -> SelectionMethod:
     """The method of the options; ``full`` when the plan keeps everything, so that nothing is computed for it."""
     kind = get_method(options.method)
-    if not plan.drop_before_layer:
+    if plan.keeps_everything:
         kind = METHODS["full"]
     temperature = options.temperature or loaded.model.spec.preset.temperature
     return kind(plan, options, temperature)
@@ -100,13 +131,50 @@ def read_prompt(
     loaded: LoadedModel, prepared: Prepared, options: SelectionOptions, watch: Stopwatch, spare: int = 0
 ) -> Prompted:
     """Encode, select and prefill."""
-    model = loaded.model
     method = method_for(loaded, prepared.plan, options)
-    encoded = encode(model, prepared.clip, prepared.waveform, prepared.shape, prepared.layout, method, watch)
+    clip = prepared.clip
+    encoded = encode(loaded.model, clip, prepared.waveform, prepared.shape, prepared.layout, method, watch)
+    return _prefilled(loaded, prepared.layout, encoded, method, options, watch, spare)
+
+
+def read_encoded(
+    loaded: LoadedModel,
+    layout: Layout,
+    plan: TokenPlan,
+    batches: Batches,
+    options: SelectionOptions,
+    watch: Stopwatch,
+    spare: int = 0,
+) -> Prompted:
+    """Select and prefill with windows that are encoded already; the same as ``read_prompt`` for the same clip.
+
+    Args:
+        loaded: The model.
+        layout: The unpruned sequence.
+        plan: Who stays in it.
+        batches: The clip's windows, held in memory; none without a clip.
+        options: Of the selection.
+        watch: Stages ``select`` and ``prefill`` are added to it.
+        spare: Room in the cache for answer tokens.
+    """
+    method = method_for(loaded, plan, options)
+    encoded = select_windows(loaded.model, layout, batches, method, watch)
+    return _prefilled(loaded, layout, encoded, method, options, watch, spare)
+
+
+def _prefilled(
+    loaded: LoadedModel,
+    layout: Layout,
+    encoded: EncodedClip,
+    method: SelectionMethod,
+    options: SelectionOptions,
+    watch: Stopwatch,
+    spare: int,
+) -> Prompted:
     with watch("prefill"):
         filled = prefill(
-            model,
-            prepared.layout,
+            loaded.model,
+            layout,
             encoded.embeddings,
             encoded.index,
             method,
@@ -146,19 +214,20 @@ def answer(
         with watch("decode"):
             clip = open_clip()
         prepared = prepare(loaded, clip, question, settings, watch)
-        prompted = read_prompt(loaded, prepared, settings.selection, watch, _spare(generation))
+        prompted = read_prompt(loaded, prepared, settings.selection, watch, spare_for(generation))
         first_token = time.perf_counter() - began
-        text, n_tokens, reason, choices = _write(loaded, prepared, prompted.prefill, generation, on_text)
+        position = prepared.layout.next_position
+        written = write_answer(loaded, position, prompted.prefill, generation, on_text)
     if on_trace is not None:
         on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, prepared)
     seconds = watch.seconds
     tokens = token_counts(prepared.layout, prompted.prefill.counts)
     return Report(
         question=question,
-        answer=text,
-        finish_reason=reason,
-        answer_tokens=n_tokens,
-        choices=choices,
+        answer=written.text,
+        finish_reason=written.finish_reason,
+        answer_tokens=written.n_tokens,
+        choices=written.choices,
         model=model_info(loaded),
         media=media_info(clip, prepared.shape, prepared.layout.n_windows),
         selection=selection_info(prepared.plan, tokens, settings.selection),
@@ -178,19 +247,27 @@ def answer(
     )
 
 
-def _spare(options: GenerationOptions) -> int:
+def spare_for(options: GenerationOptions) -> int:
     """Room to make in the cache for the answer; a longer one makes the cache grow."""
     return 0 if options.choices else min(options.max_new_tokens, MOST_SPARE_TOKENS)
 
 
-def _write(
+def write_answer(
     loaded: LoadedModel,
-    prepared: Prepared,
+    next_position: int,
     filled: Prefill,
     options: GenerationOptions,
-    on_text: Callable[[str], None] | None,
-) -> tuple[str, int, str, tuple[Choice, ...]]:
-    """Text, its tokens, why it ended, and the choices with their probabilities."""
+    on_text: Callable[[str], None] | None = None,
+) -> Written:
+    """Decode, or choose among the labels by the first token.
+
+    Args:
+        loaded: The model.
+        next_position: Of the answer's first token (``Layout.next_position``).
+        filled: The prompt, read.
+        options: Length, sampling, choices.
+        on_text: Called with each piece of the answer as it comes.
+    """
     tokenizer = loaded.model.tokenizer
     if options.choices:
         shares = choice_probabilities(filled.logits, options.choices, tokenizer)
@@ -200,12 +277,10 @@ def _write(
         best = options.choices[max(range(len(shares)), key=shares.__getitem__)]
         if on_text is not None:
             on_text(best)
-        return best, 1, "choice", choices
+        return Written(best, 1, "choice", choices)
     stream = TextStream(tokenizer, on_text)
-    decoded = decode(
-        loaded.model, filled.logits, filled.cache, prepared.layout.next_position, options, stream.push
-    )
-    return stream.close().strip(), len(decoded.token_ids), decoded.finish_reason, ()
+    decoded = decode(loaded.model, filled.logits, filled.cache, next_position, options, stream.push)
+    return Written(stream.close().strip(), len(decoded.token_ids), decoded.finish_reason, ())
 
 
 def model_info(loaded: LoadedModel) -> ModelInfo:

@@ -14,7 +14,7 @@ import torch
 
 from seats_cli.config import KvCache, ScoreWith
 from seats_cli.engine.cache import RaggedCache
-from seats_cli.layout import Layout, Modality
+from seats_cli.layout import Layout
 from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
 
@@ -140,11 +140,16 @@ def _state(layer: int, rows: Rows, layout: Layout, scores: Callable[[], torch.Te
     )
 
 
-def _text_only(cache: RaggedCache, per_layer: list[torch.Tensor], n_text: int) -> None:
-    """Cut every layer's cache to the text rows; their number is known, so no size is asked of the device."""
-    for index, modality in enumerate(per_layer):
-        text_first = torch.argsort((modality != Modality.TEXT).to(torch.int8), stable=True)
-        cache.keep(index, text_first[:n_text])
+def _only_last(cache: RaggedCache, per_layer: list[torch.Tensor]) -> None:
+    """Cut every layer's cache to the rows that the last layer processed, which is text after Stage III.
+
+    Args:
+        cache: Of a whole prompt.
+        per_layer: Rows of the layout in each layer, ascending; those of a layer are among those before it.
+    """
+    last = per_layer[-1]
+    for layer, rows in enumerate(per_layer):
+        cache.keep(layer, torch.searchsorted(rows, last.to(rows.device)))
 
 
 def _count(per_layer: list[torch.Tensor]) -> list[tuple[int, int, int]]:
@@ -171,7 +176,8 @@ def prefill(
         embeddings: [S, D], what Stage I left of it, text included.
         index: int64 [S], their rows in the layout, ascending.
         method: Says who stays before which layer.
-        kv_cache: ``staged`` keeps in every layer what it processed; ``text`` cuts all to text at the end.
+        kv_cache: ``staged`` keeps in every layer what it processed; ``text`` cuts all at the end to what the
+            last layer processed.
         score_with: Projections of the layer the states left (``previous``) or of the ``next``.
         spare: Room in the cache for answer tokens.
 
@@ -181,6 +187,7 @@ def prefill(
     rows = first_rows(model, layout, embeddings, index)
     cache = RaggedCache(len(model.layers), spare)
     per_layer: list[torch.Tensor] = []
+    rows_in_layer: list[torch.Tensor] = []
     trace: dict[str, torch.Tensor] = {"before_layer_0/kept_rows": rows.index}
     drops = frozenset(method.drop_before_layer)
     mask = causal_mask(model, rows.hidden)
@@ -193,9 +200,10 @@ def prefill(
         hidden = model.run_layer(i, rows.hidden, (rows.cos, rows.sin), _on(mask, rows.hidden), cache)
         rows = replace(rows, hidden=hidden)
         per_layer.append(rows.modality)
+        rows_in_layer.append(rows.index)
     logits = model.last_logits(rows.hidden)
     if kv_cache == "text" and drops:
-        _text_only(cache, per_layer, layout.count(Modality.TEXT))
+        _only_last(cache, rows_in_layer)
     scored = [len(value) for name, value in trace.items() if name.endswith("/scores")]
     return Prefill(logits, cache, _count(per_layer), scored, trace)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seats_cli.config import MediaOptions
-from seats_cli.layout import Layout, VideoGrids, build_layout
+from seats_cli.layout import Layout, VideoGrids, build_layout, text_layout
 from seats_cli.models.resize import MIN_TOKENS, frame_size
 from seats_cli.report import MediaInfo
 
@@ -50,21 +51,18 @@ def clip_shape(
         n_samples: Samples of its 16 kHz waveform.
         family: Knows how frames of sound become tokens.
         spec: Patch sizes and so on.
-        options: The pixel budget.
+        options: The pixel budget; where it says nothing, the model's own.
     """
     grids = size = None
     if clip.video is not None and clip.plan is not None:
         factor = spec.pixel_factor
-        size = frame_size(
-            clip.video.height,
-            clip.video.width,
-            clip.plan.n_frames,
-            factor=factor,
-            min_pixels=options.min_pixels,
-            max_pixels=options.max_pixels,
-        )
-        least = MIN_TOKENS * factor**2 if options.min_pixels is None else options.min_pixels
-        if size[0] * size[1] < least and options.max_pixels is None:
+        low, high = _pixel_limits(spec, options)
+        sized = partial(frame_size, factor=factor, min_pixels=low, max_pixels=high)
+        size = sized(clip.video.height, clip.video.width, clip.plan.n_frames)
+        least = _least_pixels(low, high, factor)
+        # A shape may also miss the limits by itself, as one frame would; then there is nothing to share.
+        shared = size != sized(clip.video.height, clip.video.width, 1)
+        if shared and size[0] * size[1] < least and options.max_pixels is None:
             tokens = size[0] * size[1] // factor**2
             clip.warnings.append(
                 f"{clip.plan.n_frames} frames share the clip's pixel budget: {tokens} merged tokens per grid, "
@@ -78,6 +76,21 @@ def clip_shape(
     return ClipShape(grids, size, n_mel if n_audio else 0, n_audio)
 
 
+def _pixel_limits(spec: ModelSpec, options: MediaOptions) -> tuple[int | None, int | None]:
+    """The user's limits, else the model's; a limit of the model that contradicts one of the user's is left out."""
+    low, high = options.min_pixels, options.max_pixels
+    least = spec.min_pixels if low is None and (high is None or (spec.min_pixels or 0) <= high) else low
+    most = spec.max_pixels if high is None and (low is None or (spec.max_pixels or low) >= low) else high
+    return least, most
+
+
+def _least_pixels(low: int | None, high: int | None, factor: int) -> int:
+    """What a frame has when nothing but the limits shrinks it; with the upper limit alone that is not said."""
+    if low is not None:
+        return low
+    return MIN_TOKENS * factor**2 if high is None else 0
+
+
 def lay_out(shape: ClipShape, prompt: tuple[Sequence[int], Sequence[int]], spec: ModelSpec) -> Layout:
     """Place the clip between the text before and after it.
 
@@ -85,6 +98,12 @@ def lay_out(shape: ClipShape, prompt: tuple[Sequence[int], Sequence[int]], spec:
         UsageError: There is nothing to see and nothing to hear.
     """
     return build_layout(*prompt, spec.layout, shape.video, shape.n_audio_tokens)
+
+
+def lay_out_text(prompt: tuple[Sequence[int], Sequence[int]]) -> Layout:
+    """Place a question without a clip; the markers that would open and close the clip leave with it."""
+    before, after = prompt
+    return text_layout([*before[:-1], *after[1:]])
 
 
 def position_warning(layout: Layout, max_positions: int) -> str | None:

@@ -37,6 +37,8 @@ class ModelSpec:
         mel_frames_per_window: Log-mel frames in one window.
         mel_frames_per_batch_unit: Sound is encoded in multiples of this many frames, so that pieces give the
             same result as the whole.
+        min_pixels: Least pixels per frame for this very model; None: as published.
+        max_pixels: Most.
     """
 
     layout: LayoutSpec
@@ -45,6 +47,8 @@ class ModelSpec:
     max_positions: int
     mel_frames_per_window: int
     mel_frames_per_batch_unit: int
+    min_pixels: int | None = None
+    max_pixels: int | None = None
 
     @property
     def pixel_factor(self) -> int:

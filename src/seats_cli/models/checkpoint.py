@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from seats_cli.config import ModelOptions
+from seats_cli.config import SHIPPED_MODEL, ModelOptions
 from seats_cli.errors import ModelError
 from seats_cli.models import family_of
 from seats_cli.models.base import Config
+from seats_cli.models.settings import SETTINGS_FILE, ModelSettings, read_settings
 
-SMALL_FILES = ("*.json", "*.txt", "*.jinja")
+SMALL_FILES = ("*.json", "*.txt", "*.jinja", SETTINGS_FILE)
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 PREFIX = "thinker."
@@ -47,6 +49,7 @@ class Checkpoint:
         config: Of the thinker.
         model_type: As in config.json.
         shards: Safetensors files that hold thinker weights.
+        settings: What its ``seats.toml`` says.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class Checkpoint:
     config: Config
     model_type: str
     shards: tuple[str, ...]
+    settings: ModelSettings
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def _inspect(folder: Path, revision: str | None) -> Checkpoint:
         raise ModelError(f"{folder / 'config.json'}: thinker_config is not a JSON object", _AGAIN)
     index = folder / INDEX_FILE
     shards = _thinker_shards(index) if index.exists() else (SINGLE_FILE,)
-    return Checkpoint(folder, revision, thinker, model_type, shards)
+    return Checkpoint(folder, revision, thinker, model_type, shards, read_settings(folder))
 
 
 def lacks(folder: Path, shard: str, hint: str = _AGAIN) -> ModelError:
@@ -129,11 +133,13 @@ def _unreachable(options: ModelOptions, error: Exception) -> ModelError:
 
 
 def _folder(options: ModelOptions) -> Path | None:
-    """The folder that the user named; None when it must be a Hub id.
+    """The folder that the user named, or that of the model that ships; None when it must be a Hub id.
 
     Raises:
         ModelError: It can only be a folder, and there is none.
     """
+    if options.model == SHIPPED_MODEL:
+        return Path(str(files("seats_cli") / "assets" / SHIPPED_MODEL))
     try:
         folder = Path(options.model).expanduser()
     except RuntimeError:
@@ -200,8 +206,8 @@ def _from_hub(options: ModelOptions, fetch: Callable[[tuple[str, ...], str | Non
     return checkpoint
 
 
-def find_config(options: ModelOptions) -> tuple[str, Config]:
-    """Model type and thinker config of a folder or a Hub id; fetches config.json alone.
+def find_config(options: ModelOptions) -> tuple[str, Config, ModelSettings]:
+    """Model type, thinker config and settings of a folder or a Hub id; fetches no other files.
 
     Raises:
         ModelError: It is missing, unreachable, damaged or of an unknown kind.
@@ -210,12 +216,24 @@ def find_config(options: ModelOptions) -> tuple[str, Config]:
     if folder is None:
         from huggingface_hub import hf_hub_download
 
-        try:
-            path = hf_hub_download(
-                options.model, "config.json", revision=options.revision, local_files_only=options.offline
+        def fetch(name: str) -> Path:
+            return Path(
+                hf_hub_download(options.model, name, revision=options.revision, local_files_only=options.offline)
             )
+
+        try:
+            folder = fetch("config.json").parent
+            _fetch_if_there(fetch, SETTINGS_FILE)
         except Exception as error:
             raise _unreachable(options, error) from error
-        folder = Path(path).parent
     checkpoint = _inspect(folder, None)
-    return checkpoint.model_type, checkpoint.config
+    return checkpoint.model_type, checkpoint.config, checkpoint.settings
+
+
+def _fetch_if_there(fetch: Callable[[str], Path], name: str) -> None:
+    """Fetch a file that a repository may lack."""
+    try:
+        fetch(name)
+    except Exception as error:
+        if "EntryNotFoundError" not in {cls.__name__ for cls in type(error).__mro__}:
+            raise

@@ -19,6 +19,7 @@ from seats_cli.errors import MemoryLimitError, ModelError, UsageError, explain
 from seats_cli.models import family_of, named_architecture
 from seats_cli.models.base import Config, OmniModel
 from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
+from seats_cli.models.settings import with_settings
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,7 @@ class LoadedModel:
         dtype: For example ``bfloat16``.
         device: For example ``cuda:0``.
         attention: Kernel in use, for example ``sdpa``.
+        note: One line that its users should know, from its ``seats.toml``.
     """
 
     model: OmniModel
@@ -61,6 +63,7 @@ class LoadedModel:
     dtype: str
     device: str
     attention: str
+    note: str | None = None
 
 
 def choose_device(name: str, option: str = "--device") -> torch.device:
@@ -227,7 +230,7 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
         UsageError: The device does not exist here.
     """
     family = family_of(checkpoint.model_type)
-    spec = family.spec_of(options.model, checkpoint.config)
+    spec = with_settings(family.spec_of(options.model, checkpoint.config), checkpoint.settings)
     device, device_map = _placement(options)
     dtype = choose_dtype(options.dtype, device)
     attention = choose_attention(options.attn, device, dtype)
@@ -245,6 +248,7 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
         dtype=str(dtype).removeprefix("torch."),
         device=options.device_map or str(device),
         attention=attention,
+        note=checkpoint.settings.note,
     )
 
 

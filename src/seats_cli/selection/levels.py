@@ -3,6 +3,9 @@
 Layers are 0-based and a drop happens before its layer. With the boundaries ``b1 < b2 < b3 < b4`` the levels
 are ``r0`` in layers ``[0, b1)``, ``r1`` in ``[b1, b2)``, ``r2`` in ``[b2, b3)``, ``r3`` in ``[b3, b4)``, 0
 from ``b4`` on. A keep ratio is the fraction of tokens kept, averaged over all layers.
+
+Without Stage III (``stages`` 12) ``r3`` holds to the last layer, as if ``b4 = L``. With Stage I alone (1) the
+ratio itself holds in every layer. Either way the average is the ratio.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seats_cli.config import Stages
 from seats_cli.errors import UsageError
 
 Boundaries = tuple[int, int, int, int]
@@ -32,7 +36,7 @@ class Levels:
         levels: r0, r1, r2, r3, not increasing.
         delta: Size of the first step down.
         n_layers: Depth of the model.
-        drop_before_layer: b1..b4; empty when nothing is ever dropped.
+        drop_before_layer: b1..b4, or b1..b3 without Stage III; empty when the ratio never changes.
     """
 
     keep_ratio: float
@@ -102,7 +106,11 @@ def largest_keep_ratio(n_layers: int, drop_before_layer: Sequence[int]) -> float
 
 
 def solve_levels(
-    keep_ratio: float, n_layers: int, drop_before_layer: Sequence[int], scale: float = DEFAULT_SCALE
+    keep_ratio: float,
+    n_layers: int,
+    drop_before_layer: Sequence[int],
+    scale: float = DEFAULT_SCALE,
+    stages: Stages = "123",
 ) -> Levels:
     """The levels whose average over the layers is exactly ``keep_ratio`` (App. A).
 
@@ -113,17 +121,20 @@ def solve_levels(
     Args:
         keep_ratio: R in (0, 1].
         n_layers: L.
-        drop_before_layer: b1..b4.
-        scale: lambda.
+        drop_before_layer: b1..b4; without Stage III b4 plays no part, with Stage I alone none of them does.
+        scale: lambda; without a part when Stage I is alone.
+        stages: Those that run.
 
     Raises:
         UsageError: No schedule of this form has that average; the message says which ratios or scales do.
     """
     if not 0.0 < keep_ratio <= 1.0:
         raise UsageError(f"a keep ratio of {keep_ratio} is not in (0, 1]")
-    if keep_ratio == 1.0:
-        return Levels(1.0, (1.0, 1.0, 1.0, 1.0), 0.0, n_layers, ())
-    boundaries = validate_boundaries(drop_before_layer, n_layers)
+    if keep_ratio == 1.0 or stages == "1":
+        return Levels(keep_ratio, (keep_ratio, keep_ratio, keep_ratio, keep_ratio), 0.0, n_layers, ())
+    b1, b2, b3, b4 = validate_boundaries(drop_before_layer, n_layers)
+    drops = (b1, b2, b3, b4) if stages == "123" else (b1, b2, b3)
+    boundaries = (b1, b2, b3, b4 if stages == "123" else n_layers)
     _check_feasible(keep_ratio, n_layers, boundaries, scale)
     r0 = min(scale * keep_ratio, 1.0)
     # Right at the edge of the feasible range rounding may leave delta or r3 a hair below 0.
@@ -131,7 +142,7 @@ def solve_levels(
     levels = [r0]
     for step in LEVEL_STEPS:
         levels.append(max(levels[-1] - delta * step, 0.0))
-    return Levels(keep_ratio, (levels[0], levels[1], levels[2], levels[3]), delta, n_layers, boundaries)
+    return Levels(keep_ratio, (levels[0], levels[1], levels[2], levels[3]), delta, n_layers, drops)
 
 
 def _slope(boundaries: Boundaries) -> float:
@@ -153,8 +164,8 @@ def _check_feasible(keep_ratio: float, n_layers: int, boundaries: Boundaries, sc
     ratio = min(scale, 1.0 / keep_ratio)
     if least - _ROUNDING <= ratio <= most + _ROUNDING:
         return
-    b1, b2, b3, b4 = boundaries
-    where = f"with drops before layers {b1}, {b2}, {b3}, {b4} of {n_layers}"
+    drops = [layer for layer in boundaries if layer < n_layers]
+    where = f"with drops before layers {', '.join(map(str, drops))} of {n_layers}"
     scales = f"--scale from {round_up(least)} to {round_down(most)}"
     if scale < least:
         raise UsageError(
@@ -163,7 +174,7 @@ def _check_feasible(keep_ratio: float, n_layers: int, boundaries: Boundaries, sc
     lowest = f"[{round_up(1 / most)}" if scale > most else "(0"
     raise UsageError(
         f"a keep ratio of {keep_ratio:g} is infeasible {where} and --scale {scale:g}",
-        f"give a ratio in {lowest}, {round_down(1 / least)}], or 1 to keep everything"
+        f"give a ratio in {lowest}, {round_down(1 / least)}]{', or 1 to keep everything' if least > 1 else ''}"
         + (f", or {scales}" if ratio > most else ""),
     )
 

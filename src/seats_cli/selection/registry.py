@@ -5,9 +5,10 @@ from __future__ import annotations
 from seats_cli.errors import UsageError
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.full import Full
+from seats_cli.selection.random import Random
 from seats_cli.selection.seats import Seats
 
-METHODS: dict[str, type[SelectionMethod]] = {cls.name: cls for cls in (Seats, Full)}
+METHODS: dict[str, type[SelectionMethod]] = {cls.name: cls for cls in (Seats, Full, Random)}
 """Name, as in ``--method``, to class."""
 
 

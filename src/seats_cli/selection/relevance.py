@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seats_cli.config import ScoreNorm
+from seats_cli.config import ScoreNorm, WindowBudgets
 from seats_cli.layout import Modality
 
 _NO_SPREAD = 1e-12
@@ -40,6 +40,7 @@ def select_relevant(
     temperature: float,
     score_norm: ScoreNorm,
     n_text: int,
+    weigh_by: WindowBudgets = "query",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Keep all text and, within the budgets of their windows, the other tokens of the highest scores.
 
@@ -57,6 +58,7 @@ def select_relevant(
         temperature: Of the window softmax.
         score_norm: ``standard`` brings the windows' means to mean 0, deviation 1 before the temperature.
         n_text: Text tokens in the sequence.
+        weigh_by: ``uniform`` weighs all windows alike; inside a window the scores choose all the same.
 
     Returns:
         ``[n_text + min(B_v + B_a, S - n_text)]`` int64, ascending; and a trace: ``weights``,
@@ -72,7 +74,7 @@ def select_relevant(
         nothing = PerModality(torch.zeros_like(sizes.video), torch.zeros_like(sizes.audio))
         unweighted = PerModality(nothing.video.double(), nothing.audio.double())
         return indices, _trace(unweighted, nothing, torch.ones((), dtype=torch.bool, device=slot.device))
-    weights = window_weights(scores, slot, sizes, temperature, score_norm)
+    weights = window_weights(scores, slot, sizes, temperature, score_norm, weigh_by)
     windows = window_budgets((weights.video + weights.audio) / 2, sizes, budget, 2 * max_window_tokens)
     shares = modality_budgets(windows, weights, sizes, budget_video, budget_audio)
     plain = ((sizes.video + sizes.audio > 0).sum() <= 1) | (sizes.video.sum() == 0) | (sizes.audio.sum() == 0)
@@ -87,7 +89,12 @@ def select_relevant(
 
 
 def window_weights(
-    scores: Tensor, slot: Tensor, sizes: PerModality, temperature: float, score_norm: ScoreNorm
+    scores: Tensor,
+    slot: Tensor,
+    sizes: PerModality,
+    temperature: float,
+    score_norm: ScoreNorm,
+    weigh_by: WindowBudgets = "query",
 ) -> PerModality:
     """Softmax over windows of their mean score, each modality by itself, in float64.
 
@@ -97,10 +104,13 @@ def window_weights(
         sizes: Tokens of each window.
         temperature: Of the softmax.
         score_norm: ``standard`` shifts and scales the means first (population deviation).
+        weigh_by: ``uniform``: the same for all, in place of the softmax.
 
     Returns:
         Weights that sum to 1 over the windows where the modality is present, and are 0 elsewhere.
     """
+    if weigh_by == "uniform":
+        return PerModality(_even(sizes.video > 0), _even(sizes.audio > 0))
     n_slots = 2 * sizes.video.shape[0] + 1
     sums = torch.zeros(n_slots, dtype=torch.float64, device=scores.device).index_add(0, slot, scores.double())
     video, audio = _per_window(sums)
@@ -121,6 +131,11 @@ def _softmax(means: Tensor, present: Tensor, temperature: float, score_norm: Sco
     weights = torch.where(present, ((means - top) / temperature).exp(), 0.0)
     # The largest weight is 1, so the sum is below 1 only where nothing is present.
     return weights / weights.sum().clamp(min=1.0)
+
+
+def _even(present: Tensor) -> Tensor:
+    """The same weight where ``present``, 0 elsewhere; they sum to 1, or to 0 where nothing is."""
+    return present.double() / present.sum().clamp(min=1)
 
 
 def window_budgets(weights: Tensor, sizes: PerModality, budget: int, max_level: int) -> Tensor:

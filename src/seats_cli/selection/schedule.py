@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from seats_cli.config import SelectionOptions
+from seats_cli.config import SelectionOptions, Stages
 from seats_cli.errors import UsageError
 from seats_cli.selection.levels import (
     Boundaries,
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-12
+DRAWN_FROM_CLIP = frozenset({"random"})
+"""Methods that choose once, before the LLM, from the whole clip: their plan has no counts per window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,11 @@ class TokenPlan:
         audio_trr: R_a, likewise.
         video: Levels of R_v.
         audio: Levels of R_a.
-        drop_before_layer: b1..b4; empty when everything stays.
-        stage_one_video: Tokens kept of each window, before the LLM.
+        drop_before_layer: b1..b4, or b1..b3 without Stage III; empty when nothing is dropped inside the LLM.
+        entering: ``(video, audio)`` kept before the LLM.
+        stage_one_video: The same of each window; empty when the method chooses from the whole clip.
         stage_one_audio: Likewise.
-        stage_budgets: ``(B_v, B_a)`` left before b1, b2 and b3; empty when everything stays.
+        stage_budgets: ``(B_v, B_a)`` left before b1, b2 and b3; empty like ``drop_before_layer``.
     """
 
     n_video: int
@@ -81,14 +84,20 @@ class TokenPlan:
     video: Levels
     audio: Levels
     drop_before_layer: tuple[int, ...]
+    entering: tuple[int, int]
     stage_one_video: tuple[int, ...]
     stage_one_audio: tuple[int, ...]
     stage_budgets: tuple[tuple[int, int], ...]
 
     @property
+    def keeps_everything(self) -> bool:
+        """Whether every layer sees every token."""
+        return not self.drop_before_layer and self.entering == (self.n_video, self.n_audio)
+
+    @property
     def stage_totals(self) -> tuple[tuple[int, int], ...]:
         """Nominal ``(video, audio)`` counts: into the LLM, then from b1, b2 and b3 on."""
-        return (sum(self.stage_one_video), sum(self.stage_one_audio)), *self.stage_budgets
+        return self.entering, *self.stage_budgets
 
     def tokens_per_layer(self, n_text: int) -> list[tuple[int, int, int]]:
         """Nominal ``(text, video, audio)`` in each layer."""
@@ -114,10 +123,12 @@ def make_plan(
     """Turn the options into counts for a clip.
 
     Per window and modality Stage I keeps ``clamp(round(r0 n), 1, n)``; the drop before ``b_k`` leaves
-    ``max(1, round(f_k n_k))`` of the nominal count it finds. ``round`` is Python's: half to even.
+    ``max(1, round(f_k n_k))`` of the nominal count it finds. ``round`` is Python's: half to even. A method in
+    ``DRAWN_FROM_CLIP`` keeps that many of the clip's tokens, with ``r0`` the ratio itself, in every layer.
 
     Args:
-        options: Ratios, scale, boundaries. The method is not looked at: the plan is the paper's schedule.
+        options: Ratios, scale, boundaries, stages. Of the method only the kind of plan is looked at; whoever keeps
+            everything must ask for it.
         preset: Published for the model; None: boundaries by depth, and the same ratio for both modalities.
         n_layers: Depth of the LLM.
         video_window_sizes: Visual tokens of each window; 0 where it has none.
@@ -130,18 +141,20 @@ def make_plan(
     if len(video_window_sizes) != len(audio_window_sizes):
         raise ValueError(f"{len(video_window_sizes)} windows of video, {len(audio_window_sizes)} of audio")
     n_video, n_audio = sum(video_window_sizes), sum(audio_window_sizes)
+    stages = stages_of(options)
     boundaries = _boundaries(options, preset, n_layers)
-    largest = largest_keep_ratio(n_layers, boundaries) if boundaries else 1.0
+    # Only where the late layers see text alone can no ratio between theirs and 1 be had.
+    largest = largest_keep_ratio(n_layers, boundaries) if boundaries and stages == "123" else 1.0
     video_trr, audio_trr = _ratios(options, preset, largest, n_video, n_audio)
-    video = solve_levels(video_trr, n_layers, boundaries, options.scale)
-    audio = solve_levels(audio_trr, n_layers, boundaries, options.scale)
-    stage_one_video = _stage_one(video, video_window_sizes)
-    stage_one_audio = _stage_one(audio, audio_window_sizes)
-    budgets: tuple[tuple[int, int], ...] = ()
-    if video.drop_before_layer:
-        budgets_video = _budgets(video, sum(stage_one_video))
-        budgets_audio = _budgets(audio, sum(stage_one_audio))
-        budgets = tuple(zip(budgets_video, budgets_audio, strict=True))
+    video = solve_levels(video_trr, n_layers, boundaries, options.scale, stages)
+    audio = solve_levels(audio_trr, n_layers, boundaries, options.scale, stages)
+    per_clip = options.method in DRAWN_FROM_CLIP
+    kept_video = _stage_one(video, [n_video] if per_clip else video_window_sizes)
+    kept_audio = _stage_one(audio, [n_audio] if per_clip else audio_window_sizes)
+    entering = sum(kept_video), sum(kept_audio)
+    # Of a modality that is kept whole the levels know no drops.
+    drops = video.drop_before_layer or audio.drop_before_layer
+    budgets = zip(_budgets(video, entering[0]), _budgets(audio, entering[1]), strict=True)
     return TokenPlan(
         n_video=n_video,
         n_audio=n_audio,
@@ -149,23 +162,35 @@ def make_plan(
         audio_trr=audio_trr,
         video=video,
         audio=audio,
-        drop_before_layer=video.drop_before_layer,
-        stage_one_video=stage_one_video,
-        stage_one_audio=stage_one_audio,
-        stage_budgets=budgets,
+        drop_before_layer=drops,
+        entering=entering,
+        stage_one_video=() if per_clip else kept_video,
+        stage_one_audio=() if per_clip else kept_audio,
+        stage_budgets=tuple(budgets) if drops else (),
     )
 
 
+def stages_of(options: SelectionOptions) -> Stages:
+    """The stages that run: of a method that chooses once from the whole clip, the first alone."""
+    return "1" if options.method in DRAWN_FROM_CLIP else options.stages
+
+
 def _boundaries(options: SelectionOptions, preset: SelectionPreset | None, n_layers: int) -> tuple[int, ...]:
-    """The user's, else the published ones if the model is that deep, else by depth."""
+    """The user's, else the published ones if the model is that deep, else by depth; none where none are needed."""
     if options.drop_before_layer is not None:
+        if options.schedule_layers not in (None, n_layers):
+            raise UsageError(
+                f"the schedule {', '.join(map(str, options.drop_before_layer))} is for a model of "
+                f"{options.schedule_layers} layers; this one has {n_layers}",
+                "take its own (no --schedule), or make one with: seats probe",
+            )
         return validate_boundaries(options.drop_before_layer, n_layers)
     published = preset.drop_before_layer if preset is not None else None
     if published is not None and published[-1] < n_layers:
         return published
-    # A model too shallow for any drop can still be run whole.
+    # A model too shallow for any drop can still be run whole, or with fewer tokens from the start.
     given = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
-    return () if set(given) == {1.0} else boundaries_by_depth(n_layers)
+    return () if set(given) == {1.0} or stages_of(options) == "1" else boundaries_by_depth(n_layers)
 
 
 def _ratios(
@@ -182,7 +207,7 @@ def _ratios(
         return split_ratio(options.trr, n_video, n_audio, preset, largest)
     video = options.video_trr if n_video else options.audio_trr
     audio = options.audio_trr if n_audio else options.video_trr
-    if (video == 1.0) != (audio == 1.0):
+    if (video == 1.0) != (audio == 1.0) and largest < 1.0:
         raise UsageError(
             f"--video-trr {video:g} with --audio-trr {audio:g}: every layer keeps all of the one, "
             "but the late layers see text only",
@@ -218,7 +243,7 @@ def split_ratio(
         n_video: Visual tokens of the clip.
         n_audio: Audio tokens of the clip.
         preset: Published rows; None: none.
-        largest: The largest ratio below 1 for which there is a schedule.
+        largest: The largest ratio below 1 for which there is a schedule; 1: there is one for all.
 
     Returns:
         ``(R_v, R_a)``; of a modality that is absent, the ratio of the other.

@@ -15,6 +15,7 @@ from seats_cli.selection.relevance import select_relevant
 class Seats(SelectionMethod):
     """Three stages: I before the LLM (Sec. 4.1), II before b1, b2, b3 (Sec. 4.2), III before b4.
 
+    With the option ``stages`` the plan leaves the later ones out; nothing here looks at it.
     With a plan that keeps everything it does what ``Full`` does. Every stage leaves exactly the planned
     total, so that the host knows every shape without asking the device; how Stage II shares it between video
     and audio depends on the scores.
@@ -28,7 +29,7 @@ class Seats(SelectionMethod):
 
     @property
     def drop_before_layer(self) -> tuple[int, ...]:
-        """b1, b2, b3 and b4; none when everything stays."""
+        """b1, b2, b3 and b4, as far as their stages run; none when everything stays."""
         return self.plan.drop_before_layer
 
     def before_llm(self, windows: EncodedWindows) -> Kept:
@@ -77,5 +78,6 @@ class Seats(SelectionMethod):
             temperature=self.temperature,
             score_norm=self.options.score_norm,
             n_text=n_text,
+            weigh_by=self.options.window_budgets,
         )
         return LayerKept(indices, trace)

@@ -1,0 +1,215 @@
+"""``seats eval FILE.jsonl``: accuracy on questions whose answers are known, under one setting or several."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seats_cli.cli import bundles
+from seats_cli.cli import options as opt
+from seats_cli.cli.command import command
+from seats_cli.cli.console import fail, notice, show, write
+from seats_cli.cli.progress import Progress
+from seats_cli.cli.rows import OutcomeFile
+from seats_cli.cli.settings import DEFAULT_METHOD, DEFAULT_TRR, settings_of, shared_options
+from seats_cli.cli.workload import check_selection
+from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
+from seats_cli.errors import InterruptedRunError, SomeFailedError, UsageError
+
+if TYPE_CHECKING:
+    from seats_cli.api import Seats
+    from seats_cli.evaluation import EvalReport, Outcome
+
+Without = Literal["none", "picture", "sound", "both"]
+
+
+def blinded(media: MediaOptions, without: Without) -> MediaOptions:
+    """The options with a part of every clip left out.
+
+    Raises:
+        UsageError: Another option asks for what is left out.
+    """
+    if without in ("sound", "both") and (media.require_audio or media.audio == "on"):
+        asked = "--require-audio" if media.require_audio else "--audio on"
+        raise UsageError(f"--without {without} contradicts {asked}", "leave one of them out")
+    return dataclasses.replace(
+        media,
+        picture="off" if without in ("picture", "both") else media.picture,
+        audio="off" if without in ("sound", "both") else media.audio,
+    )
+
+
+def _without_clips(settings: dict[str, SelectionOptions]) -> dict[str, SelectionOptions]:
+    """Where there are no tokens to select all settings are one.
+
+    Raises:
+        UsageError: More than one is asked for.
+    """
+    if len(settings) > 1:
+        raise UsageError(
+            f"without picture and sound there is nothing to select: {' and '.join(settings)} would be the same",
+            "give one setting, or none",
+        )
+    return {"full": SelectionOptions(method="full", trr=1.0)}
+
+
+def _run(
+    seats: Seats,
+    path: Path,
+    settings: dict[str, SelectionOptions],
+    limit: int | None,
+    rows: OutcomeFile | None,
+    *,
+    quiet: bool,
+    verbose: bool,
+) -> EvalReport:
+    """Ask what is not done yet, and put it on file as it comes."""
+    with Progress("answers", quiet=quiet) as progress:
+
+        def on_outcome(outcome: Outcome) -> None:
+            if rows is not None:
+                rows.add(outcome)
+            progress.advance()
+
+        def on_error(caught: Exception, about: str) -> None:
+            fail(caught, verbose=verbose, about=about)
+
+        return seats.evaluate(
+            path,
+            settings,
+            limit=limit,
+            done=rows.done if rows is not None else None,
+            on_start=progress.start,
+            on_outcome=on_outcome,
+            on_error=on_error,
+        )
+
+
+@command(
+    loading=bundles.model_options,
+    media=bundles.media_options,
+    shared=shared_options(),
+    generation=bundles.generation_options,
+)
+def evaluate(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.jsonl",
+            help="A question on a line: media, question, answer, and if wanted choices, category, id, start, end.",
+        ),
+    ],
+    loading: ModelOptions,
+    media: MediaOptions,
+    without: Annotated[
+        Without,
+        opt.option(
+            "--without",
+            panel=opt.MEDIA,
+            help="Leave out of every clip: its picture, its sound, or both (the question alone).",
+        ),
+    ] = "none",
+    method: Annotated[
+        str | None,
+        opt.option(
+            "--method",
+            panel=opt.SELECTION,
+            metavar="<names>",
+            show_default=DEFAULT_METHOD,
+            help="Methods, with commas between: seats,full.",
+        ),
+    ] = None,
+    trr: Annotated[
+        str | None,
+        opt.option(
+            "--trr",
+            "-r",
+            panel=opt.SELECTION,
+            metavar="<numbers>",
+            show_default=str(DEFAULT_TRR),
+            help="Ratios, with commas between: 0.35,0.1. Each method is run at each, full once.",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        opt.option(
+            "--setting",
+            "-s",
+            panel=opt.SELECTION,
+            metavar="<text>",
+            help='One more, such as "seats trr=0.1 kv-cache=text", of the options below. Repeatable.',
+        ),
+    ] = None,
+    *,
+    shared: dict[str, Any],
+    generation: GenerationOptions,
+    output: Annotated[
+        Path | None,
+        opt.option(
+            "--output",
+            "-o",
+            panel=opt.OUTPUT,
+            metavar="<file>",
+            help="Write a line per row and setting to this .jsonl file; what it holds is not asked again.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, opt.option("--limit", panel=opt.OUTPUT, **opt.WHOLE, help="The first so many rows.")
+    ] = None,
+    as_json: opt.AsJson = False,
+    quiet: Annotated[
+        bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No progress and no notices on stderr.")
+    ] = False,
+    verbose: opt.Verbose = False,
+) -> int:
+    """Measure accuracy on questions whose answers are known, under one setting or several.
+
+    The tables, or with --json one object, go to stdout. Settings share decoding and encoding.
+    """
+    from seats_cli.dataset import read_questions
+
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; it must be at least 1")
+    media = blinded(media, without)
+    settings = settings_of(method, trr, setting or [], shared)
+    if media.nothing:
+        settings = _without_clips(settings)
+    read_questions(path, generation.choices)
+    check_selection(loading, *settings.values())
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(OutcomeFile(output, path)) if output is not None else None
+        from seats_cli.api import Seats
+
+        where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
+        del where["weights"]
+        seats = Seats(media=media, generation=generation, **where)
+        try:
+            report = _run(seats, path, settings, limit, rows, quiet=quiet, verbose=verbose)
+        except (InterruptedRunError, KeyboardInterrupt):
+            hint = "the same command goes on from there" if rows is not None else "with -o it could have gone on"
+            raise InterruptedRunError("interrupted", hint) from None
+    return _show(report, as_json=as_json, quiet=quiet)
+
+
+def _show(report: EvalReport, *, as_json: bool, quiet: bool) -> int:
+    """The report to stdout.
+
+    Raises:
+        SomeFailedError: Rows failed.
+    """
+    if as_json:
+        write(report.to_json() + "\n")
+        if not quiet:
+            for warning in report.warnings:
+                notice(warning)
+    else:
+        from seats_cli.cli.scores import render_scores
+
+        show(render_scores(report), stderr=False)
+    if report.all_failed:
+        raise SomeFailedError(f"{report.all_failed} of {report.rows * len(report.results)} answers failed")
+    return 0

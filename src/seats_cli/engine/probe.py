@@ -1,0 +1,320 @@
+"""What the answer needs of picture and sound, layer by layer (SEATS Sec. 3, Fig. 2), by teacher forcing.
+
+Tokens of a modality leave before layer ``l`` and stay in the cache of the layers below. A greedy answer is the
+reference exactly when every token of it, and a stop token after it, is the likeliest at its place in ONE pass over
+prompt and answer. So the whole prompt runs once, and before each layer a branch without the modality runs on from
+the states that are there: no answer is generated, and no prompt is read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from seats_cli.config import GenerationOptions, MediaOptions
+from seats_cli.dataset import Question
+from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt
+from seats_cli.engine.decode import TextStream, choice_tokens, decode
+from seats_cli.engine.encode import Batches, select_windows, window_batches
+from seats_cli.engine.evaluate import Evaluation, check_questions
+from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
+from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.errors import InterruptedRunError, SeatsError, explain
+from seats_cli.layout import Layout, Modality
+from seats_cli.models.base import OmniModel
+from seats_cli.models.loading import LoadedModel
+from seats_cli.probing import ProbeReport, summarise
+from seats_cli.timing import Stopwatch
+
+REMOVALS: Mapping[str, tuple[Modality, ...]] = {
+    "video": (Modality.VIDEO,),
+    "audio": (Modality.AUDIO,),
+    "both": (Modality.VIDEO, Modality.AUDIO),
+}
+"""What is removed, by name."""
+
+Judge = Callable[[torch.Tensor], bool]
+"""Whether the states [1, S, D] that leave the last layer give the right answer."""
+Outcomes = dict[str, tuple[bool, ...]]
+"""By what is removed: whether the answer is right when it leaves before layer 0, 1, ... L; L: nothing leaves."""
+
+
+def with_answer(layout: Layout, answer_ids: Sequence[int]) -> Layout:
+    """The prompt and, at the positions where decoding would put them, the tokens of an answer, as text.
+
+    Args:
+        layout: The unpruned prompt.
+        answer_ids: A tokens.
+    """
+    n = len(answer_ids)
+    ids = np.array(answer_ids, dtype=np.int64)
+    places = layout.next_position + np.arange(n, dtype=np.int64)
+    nowhere = np.full(n, -1, dtype=np.int64)
+    return replace(
+        layout,
+        ids=np.concatenate([layout.ids, ids]),
+        modality=np.concatenate([layout.modality, np.full(n, int(Modality.TEXT), dtype=np.int64)]),
+        window=np.concatenate([layout.window, nowhere]),
+        grid=np.concatenate([layout.grid, nowhere]),
+        positions=np.concatenate([layout.positions, np.tile(places, (3, 1))], axis=1),
+    )
+
+
+def says(model: OmniModel, answer_ids: Sequence[int]) -> Judge:
+    """Right when greedy decoding writes exactly these tokens and stops.
+
+    Args:
+        model: The thinker.
+        answer_ids: The last tokens of the sequence that is judged.
+    """
+    wanted = [*((token,) for token in answer_ids), tuple(model.stop_ids)]
+
+    def judge(hidden: torch.Tensor) -> bool:
+        prompt = hidden.shape[1] - len(answer_ids)
+        places = range(prompt, prompt + len(wanted))
+        # In order, so that a wrong first token costs one row of the head.
+        return all(
+            int(model.last_logits(hidden[:, :end]).argmax()) in right
+            for end, right in zip(places, wanted, strict=True)
+        )
+
+    return judge
+
+
+def chooses(model: OmniModel, label_tokens: Sequence[int], right: Collection[int]) -> Judge:
+    """Right when the likeliest of the labels' first tokens is that of a right label; of equals, the first counts.
+
+    Args:
+        model: The thinker.
+        label_tokens: First token of each label.
+        right: Indices of the right labels.
+    """
+    tokens = torch.tensor(list(label_tokens))
+
+    def judge(hidden: torch.Tensor) -> bool:
+        logits = model.last_logits(hidden)
+        return int(logits[tokens.to(logits.device)].argmax()) in right
+
+    return judge
+
+
+def outcomes(model: OmniModel, layout: Layout, embeddings: torch.Tensor, judge: Judge) -> Outcomes:
+    """Judge the answer with each modality, and both, removed before every layer.
+
+    Args:
+        model: The thinker of L layers.
+        layout: The unpruned sequence of N tokens, with the answer where the judge needs one.
+        embeddings: [N, D], text included.
+        judge: Looks at the states that leave the last layer.
+
+    Returns:
+        L + 1 outcomes per removal. A modality that the clip lacks changes nothing by leaving.
+    """
+    n_layers = len(model.layers)
+    rows = first_rows(model, layout, embeddings, _every(layout, embeddings))
+    branches = {gone: _without(layout, gone) for gone in map(_present(layout), REMOVALS)}
+    branches.pop((), None)
+    found: dict[tuple[Modality, ...], list[bool]] = {gone: [] for gone in branches}
+    for layer in range(n_layers):
+        for gone, stay in branches.items():
+            branch = rows.take(stay.to(rows.hidden.device))
+            found[gone].append(judge(_run(model, branch, layer, n_layers).hidden))
+        rows = _run(model, rows, layer, layer + 1)
+    whole = judge(rows.hidden)
+    present = _present(layout)
+    return {name: (*found.get(present(name), [whole] * n_layers), whole) for name in REMOVALS}
+
+
+def _present(layout: Layout) -> Callable[[str], tuple[Modality, ...]]:
+    """From a removal's name to what it takes of this clip."""
+    there = [modality for modality in (Modality.VIDEO, Modality.AUDIO) if layout.count(modality)]
+    return lambda name: tuple(modality for modality in REMOVALS[name] if modality in there)
+
+
+def _every(layout: Layout, embeddings: torch.Tensor) -> torch.Tensor:
+    return torch.arange(layout.n_tokens, device=embeddings.device)
+
+
+def _without(layout: Layout, gone: Sequence[Modality]) -> torch.Tensor:
+    """Rows that stay, int64 ascending."""
+    return torch.from_numpy(np.flatnonzero(~np.isin(layout.modality, [int(m) for m in gone])))
+
+
+def _run(model: OmniModel, rows: Rows, first: int, end: int) -> Rows:
+    """Through the layers ``[first, end)``; no cache, as nothing is decoded after it."""
+    mask = causal_mask(model, rows.hidden)
+    for i in range(first, end):
+        rows = rows.to(layer_device(model, i))
+        there = None if mask is None else mask.to(rows.hidden.device)
+        rows = replace(rows, hidden=model.run_layer(i, rows.hidden, (rows.cos, rows.sin), there, None))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One question: its outcomes, or why there are none."""
+
+    question: Question
+    outcomes: Outcomes | None
+    warnings: tuple[str, ...] = ()
+    error: SeatsError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A clip, read and encoded."""
+
+    shape: ClipShape
+    batches: Batches
+    warnings: tuple[str, ...]
+
+
+@torch.inference_mode()
+def probe(
+    work: Evaluation,
+    *,
+    on_row: Callable[[Probed], None] | None = None,
+    on_error: Callable[[Exception, str], None] | None = None,
+) -> list[Probed]:
+    """Probe questions clip by clip; what is wrong with one of them does not stop the others.
+
+    Args:
+        work: What is asked. Its settings are not looked at: every token is there until it is removed.
+        on_row: Called with each question that is through.
+        on_error: Called once with each exception and the path of the clip.
+
+    Returns:
+        In the order of the questions.
+
+    Raises:
+        UsageError: A question or its choices cannot be.
+        InterruptedRunError: Ctrl-C.
+    """
+    check_questions(work)
+    found: dict[int, Probed] = {}
+    for rows in by_clip(work):
+        for row in _probe_clip(work, rows, on_error or (lambda *_: None)):
+            found[row.question.line] = row
+            if on_row is not None:
+                on_row(row)
+    return [found[question.line] for question in work.questions]
+
+
+def report_of(
+    work: Evaluation, found: Sequence[Probed], *, tolerance: float, file: str, categories: Sequence[str]
+) -> ProbeReport:
+    """Make the report of a probe.
+
+    Args:
+        work: What was asked.
+        found: Of every question.
+        tolerance: How far below full accuracy still counts as full.
+        file: Of the questions.
+        categories: Whose rows were asked alone; none: all.
+
+    Raises:
+        SomeFailedError: Every question failed.
+    """
+    return summarise(
+        [row.outcomes for row in found if row.outcomes is not None],
+        work.loaded.model.spec.preset,
+        tolerance=tolerance,
+        file=file,
+        categories=categories,
+        clips=len(by_clip(work)),
+        rows=len(found),
+        model=model_info(work.loaded),
+        versions=versions(),
+        warnings=[f"{row.question.media}: {line}" for row in found for line in row.warnings],
+    )
+
+
+def by_clip(work: Evaluation) -> list[list[Question]]:
+    """Questions about the same part of a clip together, in the order of their first ones."""
+    groups: dict[tuple[str, MediaOptions], list[Question]] = {}
+    for question in work.questions:
+        groups.setdefault((question.path, work.media_of(question)), []).append(question)
+    return list(groups.values())
+
+
+def _probe_clip(
+    work: Evaluation, rows: Sequence[Question], on_error: Callable[[Exception, str], None]
+) -> Iterator[Probed]:
+    path = rows[0].path
+    try:
+        source = _read(work, path, work.media_of(rows[0]))
+    except Exception as caught:
+        on_error(caught, path)
+        error = explain(caught)
+        yield from (Probed(question, None, error=error) for question in rows)
+        return
+    for question in rows:
+        try:
+            yield _probe_question(work, source, question)
+        except InterruptedRunError:
+            raise
+        except Exception as caught:
+            on_error(caught, path)
+            yield Probed(question, None, error=explain(caught))
+
+
+def _read(work: Evaluation, path: str, media: MediaOptions) -> _Source:
+    model, watch = work.loaded.model, Stopwatch()
+    clip = work.open_clip(path, media)
+    waveform = clip.waveform()
+    shape = clip_shape(clip, len(waveform), type(model), model.spec, media)
+    # Where the windows are does not depend on what is asked.
+    sizes = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec).window_sizes
+    streams = window_batches(model, clip, waveform, shape, sizes, watch, saliency=False)
+    batches = {modality: list(stream) for modality, stream in streams.items()}
+    return _Source(shape, batches, tuple(clip.warnings))
+
+
+def _probe_question(work: Evaluation, source: _Source, question: Question) -> Probed:
+    model = work.loaded.model
+    layout = layout_of(model, source.shape, question.text, work.generation.system)
+    too_far = position_warning(layout, model.spec.max_positions)
+    warnings = (*source.warnings, *([too_far] if too_far else []))
+    return Probed(question, _outcomes(work.loaded, source, question, layout), warnings)
+
+
+def _outcomes(loaded: LoadedModel, source: _Source, question: Question, layout: Layout) -> Outcomes:
+    model = loaded.model
+    method = method_for(loaded, plan_of(model.spec, layout, FULL), FULL)
+    embeddings = select_windows(model, layout, source.batches, method, Stopwatch()).embeddings
+    if question.choices:
+        tokens = choice_tokens(question.choices, model.tokenizer)
+        right = [question.choices.index(answer) for answer in question.answers]
+        return outcomes(model, layout, embeddings, chooses(model, tokens, right))
+    filled = prefill(model, layout, embeddings, _every(layout, embeddings), method)
+    each = []
+    for ids in _references(loaded, question, layout, filled):
+        tail = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device)).to(embeddings)
+        longer = with_answer(layout, ids)
+        each.append(outcomes(model, longer, torch.cat([embeddings, tail]), says(model, ids)))
+    return {name: tuple(map(any, zip(*(one[name] for one in each), strict=True))) for name in REMOVALS}
+
+
+def _references(loaded: LoadedModel, question: Question, layout: Layout, filled: Prefill) -> list[list[int]]:
+    """What counts as right, in tokens: the answers of the file, and the model's own if it is accepted.
+
+    A model may word or spell a right answer in its own way. What it says with the whole clip is then what it
+    should go on saying without a part of it.
+
+    Raises:
+        InterruptedRunError: Ctrl-C.
+    """
+    model = loaded.model
+    found = [model.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in question.answers]
+    options = GenerationOptions(max_new_tokens=2 * max(map(len, found)) + 8)
+    stream = TextStream(model.tokenizer)
+    own = decode(model, filled.logits, filled.cache, layout.next_position, options, stream.push)
+    if own.finish_reason == "interrupted":
+        raise InterruptedRunError("interrupted")
+    if own.finish_reason == "stop" and question.accepts(stream.close().strip()):
+        found.append(own.token_ids)
+    return [list(ids) for ids in dict.fromkeys(map(tuple, found))]
