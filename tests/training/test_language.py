@@ -12,11 +12,13 @@ from torch.nn import functional
 
 from seats_cli.config import MediaOptions, SelectionOptions
 from seats_cli.engine.pipeline import Settings, Stopwatch, prepare, read_prompt
+from seats_cli.layout import Modality
 from seats_cli.media import open_clip
 from seats_cli.training import language
 from seats_cli.training.labels import IGNORED
 from seats_cli.training.language import forward, new_story_heads, train, validate
-from seats_cli.training.model import HIDDEN_SIZE, N_LAYERS, STORY_LAYER
+from seats_cli.training.model import HIDDEN_SIZE, LOOK_LAYERS, N_LAYERS, STORY_LAYER
+from seats_cli.training.referents import ANSWER, NAME
 from seats_cli.training.sequences import HEARD, SEEN, Prompts, choose_questions, collate, make_sequence
 from seats_cli.training.towers import parts_of
 from seats_cli.world.clips import write_scene
@@ -71,7 +73,8 @@ def test_many_questions_in_a_batch_are_each_alone_to_transformers(loaded, featur
     ]
     batch = collate(made)
     with torch.no_grad():
-        logits, story = forward(loaded.model, batch)
+        out = forward(loaded.model, batch)
+    logits, story = out.logits, out.story
     assert story.shape == (3, batch.clip_ids.shape[1], HIDDEN_SIZE)
     for i, one in enumerate(made):
         for number in range(len(one.questions)):
@@ -85,9 +88,9 @@ def test_a_question_does_not_know_of_the_others(loaded, features, prompts):
     questions = questions_of(clip.scene, 5)
     with torch.no_grad():
         batch = collate([make_sequence(clip, questions, prompts)])
-        together = forward(loaded.model, batch)[0][0]
+        together = forward(loaded.model, batch).logits[0]
         for number, question in enumerate(questions):
-            alone = forward(loaded.model, collate([make_sequence(clip, (question,), prompts)]))[0][0]
+            alone = forward(loaded.model, collate([make_sequence(clip, (question,), prompts)])).logits[0]
             close(together[batch.block[0] == number], alone, 1e-5)
 
 
@@ -109,7 +112,7 @@ def test_the_engine_reads_a_clip_as_training_did(loaded, features, prompts, pool
             watch = Stopwatch(loaded.model.devices)
             prepared = prepare(loaded, clip, question.text, settings, watch)
             engine = read_prompt(loaded, prepared, settings.selection, watch).prefill.logits
-            trained = forward(loaded.model, batch)[0][0]
+            trained = forward(loaded.model, batch).logits[0]
         first = int((made.targets != IGNORED).nonzero()[0, 0])
         asked = made.ids[: first + 1]
         layout = prepared.layout
@@ -117,6 +120,45 @@ def test_the_engine_reads_a_clip_as_training_did(loaded, features, prompts, pool
         positions = np.concatenate([made.layout.positions, made.positions[: first + 1].expand(3, -1).numpy()], 1)
         assert layout.positions.tolist() == positions.tolist()
         close(trained[first], engine.flatten(), 0.02)
+
+
+def attention_on_the_clip(model: Any, made: Any, look: Any, layer: int) -> torch.Tensor:
+    """What transformers' own attention of a look's token gives each of the clip's tokens: [2, C], eager."""
+    core, _, _ = parts_of(model.thinker)
+    mine = made.block == int(made.block[look.token])
+    ids = torch.cat([torch.from_numpy(made.layout.ids), made.ids[mine]])[None]
+    hidden = core.embed_tokens(ids)
+    hidden[0, : made.layout.n_tokens][torch.from_numpy(made.layout.modality != Modality.TEXT)] = made.embeddings
+    positions = torch.cat([torch.from_numpy(made.layout.positions), made.positions[mine].expand(3, -1)], 1)
+    kept = core.config._attn_implementation
+    core.config._attn_implementation = "eager"
+    try:
+        out = core(inputs_embeds=hidden, position_ids=positions[:, None], use_cache=False, output_attentions=True)
+    finally:
+        core.config._attn_implementation = kept
+    row = made.layout.n_tokens + look.token - int(mine.nonzero()[0])
+    weights = out.attentions[layer][0, :2, row, : made.layout.n_tokens]
+    return weights / weights.sum(-1, keepdim=True)
+
+
+@torch.no_grad()
+def test_a_look_is_the_models_own_attention_on_what_it_should_find(loaded, features, prompts):
+    made = [make_sequence(clip, questions_of(clip.scene, 4), prompts) for clip in features[:3]]
+    batch = collate(made)
+    out, looks = forward(loaded.model, batch), batch.looks
+    assert set(looks.kind.tolist()) == {NAME, ANSWER}
+    for kind, shares in zip((NAME, ANSWER), out.share_found, strict=True):
+        wanted = (looks.kind == kind).nonzero().flatten()
+        assert shares.shape == (2, len(wanted))
+        for place, number in list(enumerate(wanted))[::3]:
+            one = made[int(looks.clip[number])]
+            (look,) = (x for x in one.looks if (x.token, x.kind) == (int(looks.token[number]), kind))
+            weights = attention_on_the_clip(loaded.model, one, look, LOOK_LAYERS[kind])
+            found = looks.found[number, : one.layout.n_tokens]
+            close(shares[:, place].exp(), weights[:, found].sum(-1), 1e-3)
+    named = looks.kind == NAME
+    assert all((labels[~named] == IGNORED).all() for labels in looks.labels.values())
+    assert all((looks.found.sum(1) > 0).tolist())
 
 
 class Learner:
@@ -145,9 +187,7 @@ class Learner:
     def loss(self, pool) -> float:
         prompts = Prompts(self.model)
         batch = collate([make_sequence(clip, questions_of(clip.scene, 6), prompts) for clip in pool])
-        logits, story = forward(self.model, batch)
-        told, _ = self.heads.losses(story.flatten(0, 1), batch.story)
-        return float(functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()) + 0.3 * told)
+        return float(language.losses(self.model, self.heads, batch)[0])
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -166,7 +206,7 @@ def test_two_steps_lower_the_loss_and_touch_no_encoder(loaded, features):
     assert not encoders & changed
     decoder = [name for name in after if "layers." in name and name not in encoders]
     assert len({name.split("layers.")[1].split(".")[0] for name in decoder}) == N_LAYERS
-    assert {*decoder, "lm_head.weight", "heads.linear.weight"} <= changed
+    assert {*decoder, "lm_head.weight", "heads.story.linear.weight", "heads.named.linear.weight"} <= changed
 
 
 def test_going_on_gives_the_same_bits_as_never_having_stopped(loaded, features):
@@ -194,13 +234,14 @@ def test_it_stops_when_the_time_is_up(loaded, features):
 def test_a_question_counts_as_right_if_every_token_of_its_answer_is_the_likeliest(
     loaded, features, prompts, monkeypatch
 ):
-    def knows_every_other_answer(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def knows_every_other_answer(model: Any, batch: Any) -> language.Forwarded:
         """Says every answer but the last token of each second question's."""
         said = batch.targets.clamp(min=0).clone()
         for row, blocks in zip(said, batch.block, strict=True):
             for number in range(1, int(blocks.max()) + 1, 2):
                 row[(blocks == number).nonzero()[-1]] += 1
-        return functional.one_hot(said, model.thinker.lm_head.out_features).float(), torch.zeros(())
+        logits = functional.one_hot(said, model.thinker.lm_head.out_features).float()
+        return language.Forwarded(logits, torch.zeros(()), torch.zeros(()), ())
 
     monkeypatch.setattr(language, "forward", knows_every_other_answer)
     scores = validate(loaded.model, features[:1], prompts, n_questions=5)

@@ -80,6 +80,22 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_checkpoint(done, tmp_path):
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_run_can_begin_with_finished_encoders(done, tmp_path):
+    folder, _ = done
+    run = Run(tmp_path, TINY, quiet, encoders=str(folder / "checkpoint"))
+    assert run.state["stage"] == 1
+    weights = load_file(folder / "checkpoint" / "model.safetensors")
+    same = {
+        name: torch.equal(weights[hub_name(name)].float(), value)
+        for name, value in run.thinker.state_dict().items()
+        if value.ndim > 1
+    }
+    encoders = {name for name in same if "visual." in name or "audio_tower." in name}
+    assert encoders == {name for name, alike in same.items() if alike}
+    # What the run remembers counts for more.
+    assert Run(folder, TINY, quiet, encoders="nowhere").state["stage"] == 3
+
+
 def test_a_run_that_is_done_stays_done(done):
     folder, _ = done
     before = (folder / "checkpoint" / "model.safetensors").read_bytes()

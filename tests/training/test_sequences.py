@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
 from seats_cli.layout import Modality
 from seats_cli.training.labels import IGNORED, STORY_HEADS, sounds_in_tokens, story_labels, things_in_tokens
+from seats_cli.training.referents import ANSWER, NAME
 from seats_cli.training.sequences import HEARD, SEEN, Prompts, choose_questions, collate, make_sequence
 from seats_cli.world.questions import FAMILIES, all_questions
+from seats_cli.world.scene import SOUNDS
 from tests.world.drawn import scenes
 
 
@@ -92,13 +96,15 @@ def test_the_story_is_told_where_it_can_be_known(features, prompts):
     things, sounds = things_in_tokens(clip.scene), sounds_in_tokens(clip.scene, len(clip.audio))
     of_video, of_audio = story_labels(clip.scene, things, sounds)
     assert set(made.story) == set(STORY_HEADS)
+    assert set(of_video) | set(of_audio) == set(STORY_HEADS)
     for labels, modality in ((of_video, Modality.VIDEO), (of_audio, Modality.AUDIO)):
         rows = made.layout.rows(modality)
         for name, values in labels.items():
             assert made.story[name][rows].tolist() == values.tolist()
             elsewhere = np.delete(made.story[name].numpy(), rows)
             assert set(elsewhere.tolist()) == {IGNORED}
-    assert make_sequence(clip, questions, prompts, story=False).story == {}
+    untold = make_sequence(clip, questions, prompts, story=False)
+    assert (untold.story, untold.looks) == ({}, ())
     deaf = make_sequence(clip, questions_of(clip.scene, 3, SEEN), prompts, hear=False).story
     assert all(set(deaf[name].tolist()) == {IGNORED} for name in of_audio)
     blind = make_sequence(clip, questions_of(clip.scene, 3, HEARD), prompts, see=False).story
@@ -139,3 +145,33 @@ def test_a_batch_is_its_sequences_with_nothing_added(features, prompts):
         for row, one in zip(rows, made, strict=True):
             assert row[: one.layout.n_tokens].tolist() == one.story[name].tolist()
             assert (row[one.layout.n_tokens :] == IGNORED).all()
+
+
+def test_names_look_at_what_they_mean_and_answers_at_what_holds_them(loaded, features, prompts):
+    tokenizer = loaded.model.tokenizer
+    for clip in features:
+        scene = clip.scene
+        questions = questions_of(scene, 30)
+        made = make_sequence(clip, questions, prompts)
+        assert sorted({int(made.block[look.token]) for look in made.looks}) == list(range(len(questions)))
+        for look in made.looks:
+            question = questions[int(made.block[look.token])]
+            if look.kind == NAME:
+                word = tokenizer.decode(made.ids[look.token]).strip()
+                owners = [scene.things[i] for i in look.things] + [scene.sounds[i] for i in look.sounds]
+                assert len(owners) == 1
+                assert word.removesuffix("s") in f"thing {asdict(owners[0])} {getattr(owners[0], 'place', '')}"
+            else:
+                said = tokenizer.decode(made.targets[look.token]).strip()
+                assert said in question.answer
+                kinds = [scene.sounds[i].kind for i in look.sounds]
+                names = [scene.things[i].name for i in look.things]
+                for owner in (*SOUNDS, *(thing.name for thing in scene.things)):
+                    if question.answer == owner:
+                        assert owner in kinds + names
+        batch = collate([made])
+        for found, kind in zip(batch.looks.found, batch.looks.kind, strict=True):
+            assert int(kind) in (NAME, ANSWER)
+            assert set(made.layout.modality[found.numpy()]) <= {Modality.VIDEO, Modality.AUDIO}
+    blind = make_sequence(features[0], questions_of(features[0].scene, 3, HEARD), prompts, see=False)
+    assert (blind.things < 0).all()

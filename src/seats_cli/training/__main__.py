@@ -18,9 +18,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=110.0, help="stop after so long (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that make clips (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that train")
+    parser.add_argument(
+        "--encoders", metavar="MODEL", help="begin with the finished encoders of a checkpoint, or of 'tiny'"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    run = Run(options.run, Recipe(), lambda line: print(line, flush=True))
+    run = Run(options.run, Recipe(), lambda line: print(line, flush=True), options.encoders)
     run.make_clips(options.workers)
     done = run.go(options.minutes * 60)
     print(f"done: {options.run / 'checkpoint'}" if done else "not done yet: run the same command again")

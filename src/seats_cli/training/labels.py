@@ -39,6 +39,9 @@ VIDEO_HEADS = {
 }
 AUDIO_HEADS = {"sound": len(SOUNDS) + 1, "count": MOST_BEEPS + 1}
 STORY_HEADS = {
+    # What the encoders' heads know is not to be lost on the way.
+    **VIDEO_HEADS,
+    **AUDIO_HEADS,
     # Of tokens that show a thing.
     "shape before": len(SHAPES) + 1,
     "colour before": len(COLOURS) + 1,
@@ -52,7 +55,7 @@ STORY_HEADS = {
     "place now": len(PLACES) + 1,
     "motion now": len(MOTIONS) + 1,
 }
-"""Heads on a middle layer of the language model: what a token can only know from others."""
+"""Heads on a middle layer of the language model: what a token shows, and what it can only know from others."""
 
 _ENOUGH, _NOTHING = 0.2, 0.02
 
@@ -92,15 +95,18 @@ def _look_up(which: Int64, table: list[int], nothing: int = 0) -> Int64:
     return values[np.where(which == IGNORED, len(table) + 1, np.where(which < 0, len(table), which))]
 
 
-def _shape(thing: Thing) -> int:
+def shape_class(thing: Thing) -> int:
+    """Of the head ``shape``."""
     return SHAPES.index(thing.shape) + 1
 
 
-def _colour(thing: Thing) -> int:
+def colour_class(thing: Thing) -> int:
+    """Of the head ``colour``."""
     return list(COLOURS).index(thing.colour) + 1
 
 
-def _motion(thing: Thing) -> int:
+def motion_class(thing: Thing) -> int:
+    """Of the head ``motion``."""
     return list(MOTIONS).index(thing.motion) + 1
 
 
@@ -117,10 +123,10 @@ def _places(scene: Scene, which: Int64) -> Int64:
 def video_labels(scene: Scene, which: Int64) -> dict[str, Int64]:
     """Per visual token, for ``VIDEO_HEADS``."""
     return {
-        "shape": _look_up(which, [_shape(thing) for thing in scene.things]),
-        "colour": _look_up(which, [_colour(thing) for thing in scene.things]),
+        "shape": _look_up(which, [shape_class(thing) for thing in scene.things]),
+        "colour": _look_up(which, [colour_class(thing) for thing in scene.things]),
         "place": _places(scene, which),
-        "motion": _look_up(which, [_motion(thing) for thing in scene.things]),
+        "motion": _look_up(which, [motion_class(thing) for thing in scene.things]),
     }
 
 
@@ -163,10 +169,11 @@ def story_labels(scene: Scene, things: Int64, sounds: Int64) -> tuple[dict[str, 
     """
     no_thing = np.where(things < 0, IGNORED, things)
     no_sound = np.where(sounds < 0, IGNORED, sounds)
-    earlier = [0, *(_shape(one) for one, _ in pairwise(scene.things))]
-    earlier_colour = [0, *(_colour(one) for one, _ in pairwise(scene.things))]
+    earlier = [0, *(shape_class(one) for one, _ in pairwise(scene.things))]
+    earlier_colour = [0, *(colour_class(one) for one, _ in pairwise(scene.things))]
     earlier_sound = [0, *(SOUNDS.index(one.kind) + 1 for one, _ in pairwise(scene.sounds))]
     of_video = {
+        **video_labels(scene, things),
         "shape before": _look_up(no_thing, earlier),
         "colour before": _look_up(no_thing, earlier_colour),
         "thing number": _look_up(no_thing, [i + 1 for i in range(len(scene.things))]),
@@ -174,11 +181,12 @@ def story_labels(scene: Scene, things: Int64, sounds: Int64) -> tuple[dict[str, 
     now = _seen_now(scene, len(sounds))
     still = [list(PLACES).index(thing.place) + 1 if thing.place else IGNORED for thing in scene.things]
     of_audio = {
+        **audio_labels(scene, sounds),
         "sound before": _look_up(no_sound, earlier_sound),
         "sound number": _look_up(no_sound, [i + 1 for i in range(len(scene.sounds))]),
-        "shape now": _look_up(now, [_shape(thing) for thing in scene.things]),
-        "colour now": _look_up(now, [_colour(thing) for thing in scene.things]),
+        "shape now": _look_up(now, [shape_class(thing) for thing in scene.things]),
+        "colour now": _look_up(now, [colour_class(thing) for thing in scene.things]),
         "place now": _look_up(now, still),
-        "motion now": _look_up(now, [_motion(thing) for thing in scene.things]),
+        "motion now": _look_up(now, [motion_class(thing) for thing in scene.things]),
     }
     return of_video, of_audio

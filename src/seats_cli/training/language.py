@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from torch.nn import functional
 
 from seats_cli.models.base import OmniModel
 from seats_cli.training.labels import IGNORED, STORY_HEADS
-from seats_cli.training.model import STORY_LAYER
+from seats_cli.training.model import LOOK_LAYERS, STORY_LAYER
 from seats_cli.training.pool import PoolSpec, read_clip
+from seats_cli.training.referents import NAME, REFERENT_HEADS
 from seats_cli.training.sequences import (
     HEARD,
     SEEN,
     Batch,
     Features,
+    Looks,
     Prompts,
     TrainingSequence,
     choose_questions,
@@ -37,6 +40,7 @@ from seats_cli.world.questions import FAMILIES
 
 _SHARE_HEARD_ONLY, _SHARE_SEEN_ONLY = 0.08, 0.04
 _STORY_WEIGHT = 0.3
+_LOOK_WEIGHT = 0.2
 
 
 @torch.no_grad()
@@ -65,14 +69,19 @@ def _heads(linear: nn.Module, hidden: Tensor, head_dim: int, rope: tuple[Tensor,
     return heads * cos + rotate_half(heads) * sin
 
 
-def _layer(
+def _attend(
     layer: Any,
     clip: Tensor,
     asked: Tensor,
     ropes: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
     mask: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One decoder layer: the clip attends causally to itself, questions to the clip and to themselves."""
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """One decoder layer: the clip attends causally to itself, questions to the clip and to themselves.
+
+    Returns:
+        The clip's states, the questions' states, and the first queries of the questions with the first keys of
+        the clip: [B, heads of one group, Q, head_dim] and [B, C, head_dim].
+    """
     attention, dim = layer.self_attn, layer.self_attn.head_dim
     keys, values, queries = [], [], []
     for hidden, rope in zip((clip, asked), ropes, strict=True):
@@ -81,6 +90,7 @@ def _layer(
         keys.append(_heads(attention.k_proj, normed, dim, rope))
         values.append(_heads(attention.v_proj, normed, dim, None))
     groups = queries[0].shape[1] // keys[0].shape[1]
+    first = queries[1][:, :groups], keys[0][:, 0]
     keys, values = ([x.repeat_interleave(groups, 1) for x in both] for both in (keys, values))
     inside = functional.scaled_dot_product_attention(queries[0], keys[0], values[0], is_causal=True)
     across = functional.scaled_dot_product_attention(
@@ -90,11 +100,45 @@ def _layer(
     for hidden, mixed in ((clip, inside), (asked, across)):
         attended = hidden + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         out.append(attended + layer.mlp(layer.post_attention_layernorm(attended)))
-    return out[0], out[1]
+    return out[0], out[1], first
 
 
-def forward(model: OmniModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits [B, Q, vocab] of the questions' tokens, and the clips' states [B, C, D] after the story layer."""
+def _share_found(first: tuple[Tensor, Tensor], looks: Looks, wanted: Tensor, there: Tensor) -> Tensor:
+    """Logarithm of the attention over the clip that falls where it should: [heads of one group, looks wanted].
+
+    Args:
+        first: Queries and keys, as ``_attend`` returns them.
+        looks: Of the batch.
+        wanted: int64, which of them.
+        there: bool [B, C], false for padding.
+    """
+    queries, keys = first
+    clip = looks.clip[wanted]
+    scores = torch.einsum("lhd,lcd->hlc", queries[clip, :, looks.token[wanted]], keys[clip])
+    scores = (scores / queries.shape[-1] ** 0.5).masked_fill(~there[clip], -torch.inf).log_softmax(-1)
+    found: Tensor = scores.masked_fill(~looks.found[wanted], -torch.inf).logsumexp(-1)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What a forward leaves.
+
+    Attributes:
+        logits: [B, Q, vocab] of the questions' tokens.
+        story: [B, C, D], the clips' states after the story layer.
+        named: [L, D], the states of the looks' tokens after the first layer of looks.
+        share_found: Per kind of look, logarithm of the attention that falls where it should.
+    """
+
+    logits: Tensor
+    story: Tensor
+    named: Tensor
+    share_found: tuple[Tensor, ...]
+
+
+def forward(model: OmniModel, batch: Batch) -> Forwarded:
+    """The whole language model on a batch, every token of every clip in every layer."""
     language, _, _ = parts_of(model.thinker)
     clip = language.embed_tokens(batch.clip_ids)
     clip = clip.masked_scatter(batch.is_media[..., None], batch.embeddings.to(clip.dtype))
@@ -103,12 +147,15 @@ def forward(model: OmniModel, batch: Batch) -> tuple[Tensor, Tensor]:
         language.rotary_emb(clip, batch.clip_positions),
         language.rotary_emb(asked, batch.positions),
     )
-    story = clip
+    looks, states, shares = batch.looks, {}, []
     for index, layer in enumerate(language.layers):
-        clip, asked = _layer(layer, clip, asked, ropes, batch.mask)
-        if index == STORY_LAYER:
-            story = clip
-    return model.thinker.lm_head(language.norm(asked)), story
+        clip, asked, first = _attend(layer, clip, asked, ropes, batch.mask)
+        states[index] = clip if index == STORY_LAYER else asked
+        if index in LOOK_LAYERS:
+            wanted = (looks.kind == LOOK_LAYERS.index(index)).nonzero().flatten()
+            shares.append(_share_found(first, looks, wanted, batch.mask[:, 0, 0, : clip.shape[1]]))
+    named = states[LOOK_LAYERS[NAME]][looks.clip, looks.token]
+    return Forwarded(model.thinker.lm_head(language.norm(asked)), states[STORY_LAYER], named, tuple(shares))
 
 
 def _families(rng: np.random.Generator) -> tuple[tuple[str, ...], bool, bool]:
@@ -147,9 +194,9 @@ def _draw_batch(
     return made
 
 
-def new_story_heads(hidden_size: int) -> Heads:
-    """Heads for what a token can only know from others."""
-    return Heads(hidden_size, STORY_HEADS)
+def new_story_heads(hidden_size: int) -> nn.ModuleDict:
+    """Heads for what a clip's token knows, and for what a name's token knows."""
+    return nn.ModuleDict({"story": Heads(hidden_size, STORY_HEADS), "named": Heads(hidden_size, REFERENT_HEADS)})
 
 
 def _right(logits: Tensor, batch: Batch, sequences: Sequence[TrainingSequence]) -> list[tuple[str, bool]]:
@@ -177,30 +224,50 @@ def validate(
             for one in pool[start : start + 8]
         ]
         batch = collate(sequences)
-        for family, right in _right(forward(model, batch)[0], batch, sequences):
+        for family, right in _right(forward(model, batch).logits, batch, sequences):
             found[family].append(right)
     means = {family: sum(found[family]) / len(found[family]) for family in FAMILIES if found[family]}
     return {"all": sum(means.values()) / len(means), **means}
 
 
+def losses(model: OmniModel, heads: nn.ModuleDict, batch: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Loss of a batch, logits of the questions' tokens, and how well the heads and the looks do.
+
+    Args:
+        model: Its language model is used.
+        heads: Of ``new_story_heads``.
+        batch: With story labels and looks.
+    """
+    out = forward(model, batch)
+    loss = functional.cross_entropy(out.logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+    told, right = cast(Heads, heads["story"]).losses(out.story.flatten(0, 1), batch.story)
+    known, right_named = cast(Heads, heads["named"]).losses(out.named, batch.looks.labels)
+    total = loss + _STORY_WEIGHT * (told + known)
+    figures = {"loss": float(loss.detach())}
+    for name, share in zip(("named", "held"), out.share_found, strict=True):
+        if share.numel():
+            total = total - _LOOK_WEIGHT * share.mean()
+            figures[name] = float(share.detach().exp().mean())
+    figures |= {f"{name} named": value for name, value in right_named.items()}
+    return total, out.logits, figures | right
+
+
 def _learn(
-    model: OmniModel, story_heads: Heads, optimizer: torch.optim.Optimizer, sequences: Sequence[TrainingSequence]
+    model: OmniModel, heads: nn.ModuleDict, optimizer: torch.optim.Optimizer, sequences: Sequence[TrainingSequence]
 ) -> dict[str, float]:
-    """One step; its loss, the share of questions answered, and the accuracy of each story head."""
+    """One step; its loss, the share of questions answered, and the accuracy of each head."""
     batch = collate(sequences)
-    logits, story = forward(model, batch)
-    loss = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
-    told, right = story_heads.losses(story.flatten(0, 1), batch.story)
+    loss, logits, figures = losses(model, heads, batch)
     optimizer.zero_grad(set_to_none=True)
-    (loss + _STORY_WEIGHT * told).backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([value for group in optimizer.param_groups for value in group["params"]], 1.0)
     optimizer.step()
     answered = _right(logits.detach(), batch, sequences)
-    return {"loss": float(loss.detach()), "exact": sum(ok for _, ok in answered) / len(answered), **right}
+    return {"exact": sum(ok for _, ok in answered) / len(answered), **figures}
 
 
 def _optimizer(
-    model: OmniModel, story_heads: Heads, rate: float, state: dict[str, Any] | None
+    model: OmniModel, story_heads: nn.ModuleDict, rate: float, state: dict[str, Any] | None
 ) -> torch.optim.Optimizer:
     language, _, _ = parts_of(model.thinker)
     parameters = [*language.parameters(), *model.thinker.lm_head.parameters(), *story_heads.parameters()]
@@ -212,7 +279,7 @@ def _optimizer(
 
 def train(
     model: OmniModel,
-    story_heads: Heads,
+    story_heads: nn.ModuleDict,
     pool: Sequence[Features],
     held_out: Sequence[Features],
     *,

@@ -27,7 +27,9 @@ from seats_cli.world.scene import (
 HIDDEN_SIZE = 128
 N_LAYERS = 12
 STORY_LAYER = 5
-"""Decoder layers whose output the attribute heads of the story look at."""
+"""Decoder layer after which the story heads look at the clip's tokens."""
+LOOK_LAYERS = (6, 8)
+"""Decoder layers in which names find what they mean, and answers what holds them."""
 
 TEXT: dict[str, Any] = {
     "attention_dropout": 0.0,

@@ -13,12 +13,12 @@ import torch
 
 from seats_cli.config import ModelOptions
 from seats_cli.models.loading import load
-from seats_cli.training.labels import STORY_HEADS
-from seats_cli.training.language import encode_pool, train
+from seats_cli.training.language import encode_pool, new_story_heads, train
 from seats_cli.training.model import HIDDEN_SIZE, new_thinker, vocabulary, write_checkpoint
 from seats_cli.training.pool import PoolSpec, make_pool
 from seats_cli.training.sequences import Features
-from seats_cli.training.warmup import Heads, new_heads, read_pieces, warm_up
+from seats_cli.training.towers import parts_of
+from seats_cli.training.warmup import new_heads, read_pieces, warm_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,13 @@ class Run:
         folder: Holds the clips, the state and, at the end, the checkpoint.
         recipe: What to do.
         log: Told how it goes.
+        encoders: A checkpoint, or a model's name, to take finished encoders from: a new run then skips its first
+            stage.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, log: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, log: Callable[[str], None] = print, encoders: str | None = None
+    ) -> None:
         self.folder, self.recipe, self.log = folder, recipe, log
         self.words = vocabulary()
         self.state_path = folder / "state.pt"
@@ -90,11 +94,19 @@ class Run:
             self.state = torch.load(self.state_path, weights_only=True)
         self.thinker = new_thinker(self.words)
         self.heads = new_heads(HIDDEN_SIZE)
-        self.story = Heads(HIDDEN_SIZE, STORY_HEADS)
+        self.story = new_story_heads(HIDDEN_SIZE)
         if "thinker" in self.state:
             self.thinker.load_state_dict(self.state["thinker"])
             self.heads.load_state_dict(self.state["heads"])
             self.story.load_state_dict(self.state["story"])
+        elif encoders is not None:
+            self._take_encoders(encoders)
+
+    def _take_encoders(self, model: str) -> None:
+        taken = load(ModelOptions(model=model, device="cpu", dtype="float32")).model.thinker
+        for mine, theirs in zip(parts_of(self.thinker)[1:], parts_of(taken)[1:], strict=True):
+            mine.load_state_dict(theirs.state_dict())
+        self.state["stage"] = 1
 
     def _save(self, stage: int, step: int, optimizer: dict[str, Any] | None) -> None:
         """Remember everything; whole or not at all."""

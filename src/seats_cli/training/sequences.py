@@ -6,7 +6,7 @@ Each question stands where it would stand if it were the only one: right after t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,9 +17,19 @@ from seats_cli.models.base import OmniModel
 from seats_cli.training.labels import (
     IGNORED,
     STORY_HEADS,
+    Int64,
     sounds_in_tokens,
     story_labels,
     things_in_tokens,
+)
+from seats_cli.training.referents import (
+    NAME,
+    REFERENT_HEADS,
+    Look,
+    Span,
+    looks_of,
+    referent_labels,
+    shown_or_heard,
 )
 from seats_cli.world.questions import FAMILIES, Question
 from seats_cli.world.scene import Scene
@@ -56,9 +66,13 @@ class TrainingSequence:
     """One clip and its questions.
 
     Attributes:
+        scene: What happens in it.
         layout: Text before the clip, the clip, and the marker that closes it: C tokens.
         embeddings: float32 [c, D] of the visual and audio tokens, in sequence order.
         story: Per head int64 [C].
+        things: int64 [C], the thing each token shows; negative for none.
+        sounds: int64 [C], the sound each token holds; negative for none.
+        looks: Of the questions' tokens; empty where nothing is to be learnt.
         ids: int64 [Q], questions and answers one after another.
         block: int64 [Q], which question each belongs to.
         positions: int64 [Q].
@@ -66,9 +80,13 @@ class TrainingSequence:
         questions: As asked.
     """
 
+    scene: Scene
     layout: Layout
     embeddings: Tensor
     story: dict[str, Tensor]
+    things: Int64
+    sounds: Int64
+    looks: tuple[Look, ...]
     ids: Tensor
     block: Tensor
     positions: Tensor
@@ -90,6 +108,11 @@ class Prompts:
         if key not in self._prompts:
             self._prompts[key] = self.model.prompt(question, None, clip)
         return self._prompts[key]
+
+    def spans(self, text: str) -> list[Span]:
+        """Characters of each token of a text."""
+        encoded = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [(start, end) for start, end in encoded["offset_mapping"]]
 
     def answer(self, text: str) -> list[int]:
         """Ids of an answer and of the end of its turn."""
@@ -113,18 +136,49 @@ def choose_questions(
     return tuple(question for _, question in offered[:n])
 
 
-def _story(features: Features, layout: Layout, see: bool, hear: bool) -> dict[str, Tensor]:
+def _scattered(values: Int64, rows: Int64, n: int, nothing: int) -> Int64:
+    found = np.full(n, nothing, dtype=np.int64)
+    if len(rows):
+        found[rows] = values
+    return found
+
+
+def _story(scene: Scene, layout: Layout, things: Int64, sounds: Int64, see: bool) -> dict[str, Tensor]:
     """Labels of the heads a sequence can know about."""
     found = {name: np.full(layout.n_tokens, IGNORED, dtype=np.int64) for name in STORY_HEADS}
-    things = things_in_tokens(features.scene) if see else np.zeros(0, dtype=np.int64)
-    sounds = sounds_in_tokens(features.scene, len(features.audio) if hear else 0)
-    of_video, of_audio = story_labels(features.scene, things, sounds)
+    of_video, of_audio = story_labels(scene, things, sounds)
     for modality, labels in ((Modality.VIDEO, of_video), (Modality.AUDIO, of_audio)):
         rows = layout.rows(modality)
         for name, values in labels.items():
             if len(rows) and (see or not name.endswith("now")):
                 found[name][rows] = values
     return {name: torch.from_numpy(values) for name, values in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Questions and answers one after another."""
+
+    ids: list[int] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+    def add(self, scene: Scene, question: Question, prompts: Prompts, kind: str, position: int) -> None:
+        """Append one question; its first token stands at ``position``."""
+        asked, answer = prompts.prompt(question.text, kind)[1][1:], prompts.answer(question.answer)
+        words = prompts.spans(question.text)
+        begin = len(self.ids)
+        for look in looks_of(scene, question, words, prompts.spans(question.answer)):
+            # A word of the answer is said by the token before it.
+            token = look.token if look.kind == NAME else look.token - len(words) + len(asked) - 1
+            self.looks.append(replace(look, token=begin + token))
+        row = [*asked, *answer[:-1]]
+        self.block.extend([self.block[-1] + 1 if self.block else 0] * len(row))
+        self.ids.extend(row)
+        self.positions.extend(range(position, position + len(row)))
+        self.targets.extend([*[IGNORED] * (len(asked) - 1), *answer])
 
 
 def make_sequence(
@@ -144,7 +198,7 @@ def make_sequence(
         prompts: Of the model.
         see: The picture is there.
         hear: The sound is there.
-        story: Make the labels of the story heads.
+        story: Make the labels of the story heads, and the looks.
     """
     scene = features.scene
     kind = "video" if see else "audio"
@@ -157,26 +211,62 @@ def make_sequence(
         embeddings[torch.from_numpy(modality == Modality.VIDEO)] = features.video.float()
     if hear:
         embeddings[torch.from_numpy(modality == Modality.AUDIO)] = features.audio.float()
-    ids: list[int] = []
-    block: list[int] = []
-    positions: list[int] = []
-    targets: list[int] = []
-    for number, question in enumerate(questions):
-        asked, answer = prompts.prompt(question.text, kind)[1][1:], prompts.answer(question.answer)
-        row = [*asked, *answer[:-1]]
-        ids += row
-        block += [number] * len(row)
-        positions += range(layout.next_position, layout.next_position + len(row))
-        targets += [*[IGNORED] * (len(asked) - 1), *answer]
+    things = things_in_tokens(scene) if see else np.zeros(0, dtype=np.int64)
+    sounds = sounds_in_tokens(scene, len(features.audio) if hear else 0)
+    rows = _Rows()
+    for question in questions:
+        rows.add(scene, question, prompts, kind, layout.next_position)
     return TrainingSequence(
+        scene,
         layout,
         embeddings,
-        _story(features, layout, see, hear) if story else {},
-        torch.tensor(ids),
-        torch.tensor(block),
-        torch.tensor(positions),
-        torch.tensor(targets),
+        _story(scene, layout, things, sounds, see) if story else {},
+        _scattered(things, layout.rows(Modality.VIDEO), layout.n_tokens, -1),
+        _scattered(sounds, layout.rows(Modality.AUDIO), layout.n_tokens, -1),
+        tuple(rows.looks) if story else (),
+        torch.tensor(rows.ids),
+        torch.tensor(rows.block),
+        torch.tensor(rows.positions),
+        torch.tensor(rows.targets),
         questions,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The looks of a batch: L tokens of questions, each with what it should find among C tokens.
+
+    Attributes:
+        clip: int64 [L], which clip of the batch.
+        token: int64 [L], which token of that clip's questions.
+        kind: int64 [L], ``NAME`` or ``ANSWER``.
+        found: bool [L, C], what it should find; at least one token each.
+        labels: Per head of ``REFERENT_HEADS`` int64 [L].
+    """
+
+    clip: Tensor
+    token: Tensor
+    kind: Tensor
+    found: Tensor
+    labels: dict[str, Tensor]
+
+
+def _gather_looks(sequences: Sequence[TrainingSequence], longest: int) -> Looks:
+    clips, looks, masks, labels = [], [], [], []
+    for i, one in enumerate(sequences):
+        for look in one.looks:
+            found = shown_or_heard(look, one.things, one.sounds)
+            if found.any():
+                clips.append(i)
+                looks.append(look)
+                masks.append(np.pad(found, (0, longest - len(found))))
+                labels.append(referent_labels(one.scene, look))
+    return Looks(
+        torch.tensor(clips, dtype=torch.int64),
+        torch.tensor([look.token for look in looks], dtype=torch.int64),
+        torch.tensor([look.kind for look in looks], dtype=torch.int64),
+        torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, longest, dtype=torch.bool),
+        {name: torch.tensor([label[name] for label in labels], dtype=torch.int64) for name in REFERENT_HEADS},
     )
 
 
@@ -195,6 +285,7 @@ class Batch:
         mask: bool [B, 1, Q, C + Q], what a question's tokens attend to.
         targets: int64 [B, Q].
         block: int64 [B, Q]; -1 for padding.
+        looks: Where some of the questions' tokens should look.
     """
 
     clip_ids: Tensor
@@ -207,6 +298,7 @@ class Batch:
     mask: Tensor
     targets: Tensor
     block: Tensor
+    looks: Looks
 
 
 def collate(sequences: Sequence[TrainingSequence]) -> Batch:
@@ -244,4 +336,5 @@ def collate(sequences: Sequence[TrainingSequence]) -> Batch:
         mask,
         targets,
         block,
+        _gather_looks(sequences, longest),
     )
