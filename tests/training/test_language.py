@@ -180,7 +180,7 @@ class Learner:
         self.model.thinker.load_state_dict({k: v for k, v in state.items() if not k.startswith("heads.")})
 
     def train(self, pool, **more) -> int:
-        small = {"seconds": 1e9, "n_tokens": 700, "n_questions": 4, "peak_rate": 0.05, "log": lambda _: None}
+        small = {"seconds": 1e9, "n_tokens": 700, "n_questions": 4, "peak_rate": 0.02, "log": lambda _: None}
         return train(self.model, self.heads, pool, pool[:2], **(small | more))
 
     @torch.no_grad()

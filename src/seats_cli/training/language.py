@@ -20,6 +20,7 @@ from torch.nn import functional
 from seats_cli.models.base import OmniModel
 from seats_cli.training.labels import IGNORED, STORY_HEADS
 from seats_cli.training.model import LOOK_LAYERS, STORY_LAYER
+from seats_cli.training.optimizer import Optimizer
 from seats_cli.training.pool import PoolSpec, read_clip
 from seats_cli.training.referents import NAME, REFERENT_HEADS
 from seats_cli.training.sequences import (
@@ -253,28 +254,18 @@ def losses(model: OmniModel, heads: nn.ModuleDict, batch: Batch) -> tuple[Tensor
 
 
 def _learn(
-    model: OmniModel, heads: nn.ModuleDict, optimizer: torch.optim.Optimizer, sequences: Sequence[TrainingSequence]
+    model: OmniModel,
+    heads: nn.ModuleDict,
+    optimizer: Optimizer,
+    sequences: Sequence[TrainingSequence],
+    rate: float,
 ) -> dict[str, float]:
     """One step; its loss, the share of questions answered, and the accuracy of each head."""
     batch = collate(sequences)
     loss, logits, figures = losses(model, heads, batch)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([value for group in optimizer.param_groups for value in group["params"]], 1.0)
-    optimizer.step()
+    optimizer.step(loss, rate)
     answered = _right(logits.detach(), batch, sequences)
     return {"exact": sum(ok for _, ok in answered) / len(answered), **figures}
-
-
-def _optimizer(
-    model: OmniModel, story_heads: nn.ModuleDict, rate: float, state: dict[str, Any] | None
-) -> torch.optim.Optimizer:
-    language, _, _ = parts_of(model.thinker)
-    parameters = [*language.parameters(), *model.thinker.lm_head.parameters(), *story_heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
-    if state is not None:
-        optimizer.load_state_dict(state)
-    return optimizer
 
 
 def train(
@@ -317,17 +308,17 @@ def train(
     Returns:
         The next step.
     """
-    optimizer = _optimizer(model, story_heads, peak_rate, optimizer_state)
+    language, _, _ = parts_of(model.thinker)
+    optimizer = Optimizer([language.layers], [language, model.thinker.lm_head, story_heads], optimizer_state)
     prompts, began = Prompts(model), time.monotonic()
     order = sorted(range(len(pool)), key=lambda index: pool[index].n_tokens)
     mean: dict[str, float] = {}
     step = first_step
     while step < n_steps and time.monotonic() - began < seconds:
         rng = np.random.default_rng([seed, step])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, n_steps, peak_rate)
         sequences = _draw_batch(pool, order, prompts, n_tokens, n_questions, rng)
-        for name, value in _learn(model, story_heads, optimizer, sequences).items():
+        rate = learning_rate(step, n_steps, peak_rate)
+        for name, value in _learn(model, story_heads, optimizer, sequences, rate).items():
             mean[name] = 0.95 * mean.get(name, value) + 0.05 * value
         step += 1
         if step % 20 == 0:

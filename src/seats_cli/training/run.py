@@ -51,23 +51,24 @@ class Recipe:
         held_out: Clips to validate on.
         encoder_pools: Names of those the encoders learn from.
         encoder_steps: Steps of the first stage.
+        encoder_rate: Its learning rate.
         language: Stretches of the second stage.
     """
 
     pools: dict[str, PoolSpec] = field(
         default_factory=lambda: {
-            "short": PoolSpec(seed=1001, n_clips=1600, least_seconds=4, most_seconds=7),
-            "medium": PoolSpec(seed=2001, n_clips=4000, least_seconds=4, most_seconds=9),
-            "long": PoolSpec(seed=3001, n_clips=1200, least_seconds=6, most_seconds=32),
+            "medium": PoolSpec(seed=2101, n_clips=2000, least_seconds=4, most_seconds=9),
+            "crowded": PoolSpec(seed=5101, n_clips=1500, least_seconds=8, most_seconds=16),
+            "long": PoolSpec(seed=3101, n_clips=400, least_seconds=12, most_seconds=32),
         }
     )
-    held_out: PoolSpec = field(default_factory=lambda: PoolSpec(4001, 100, least_seconds=4, most_seconds=16))
-    encoder_pools: tuple[str, ...] = ("short", "medium")
-    encoder_steps: int = 1300
+    held_out: PoolSpec = field(default_factory=lambda: PoolSpec(4101, 50, least_seconds=4, most_seconds=32))
+    encoder_pools: tuple[str, ...] = ("medium", "crowded")
+    encoder_steps: int = 1600
+    encoder_rate: float = 5e-4
     language: tuple[LanguageStage, ...] = (
-        LanguageStage(("short", "medium"), 330, 400, 1.5e-3, 4500),
-        LanguageStage(("short", "medium"), 10_000, 1200, 1.2e-3, 6000),
-        LanguageStage(("medium", "long"), 10_000, 600, 5e-4, 9000),
+        LanguageStage(("medium",), 500, 250, 1.5e-3, 5000, 16),
+        LanguageStage(("medium", "crowded", "long"), 10_000, 1300, 1.5e-3, 6500, 16),
     )
 
 
@@ -141,6 +142,7 @@ class Run:
             self.recipe.encoder_steps,
             seconds=seconds,
             first_step=self.state["step"],
+            peak_rate=self.recipe.encoder_rate,
             optimizer_state=self.state.get("optimizer"),
             log=self.log,
             save=lambda step, optimizer: self._save(0, step, optimizer),

@@ -27,6 +27,7 @@ from seats_cli.training.labels import (
     things_in_tokens,
     video_labels,
 )
+from seats_cli.training.optimizer import Optimizer
 from seats_cli.training.pool import PoolSpec, read_clip
 from seats_cli.training.towers import encode_chunks, encode_grids, parts_of, to_patches
 
@@ -157,7 +158,7 @@ def warm_up(
     seconds: float = math.inf,
     first_step: int = 0,
     counts: tuple[int, int] = (64, 16),
-    peak_rate: float = 2e-3,
+    peak_rate: float = 5e-4,
     seed: int = 0,
     optimizer_state: dict[str, Any] | None = None,
     log: Callable[[str], None] = print,
@@ -183,22 +184,14 @@ def warm_up(
         The next step.
     """
     _, vision, audio = parts_of(thinker)
-    parameters = [*vision.parameters(), *audio.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.02)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
+    optimizer = Optimizer([vision.blocks, audio.layers], [vision, audio, heads], optimizer_state)
     began = time.monotonic()
     mean: dict[str, float] = {}
     step = first_step
     while step < n_steps and time.monotonic() - began < seconds:
         rng = np.random.default_rng([seed, step])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, n_steps, peak_rate)
         loss, right = _losses((vision, audio), heads, pieces, counts, rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        optimizer.step(loss, learning_rate(step, n_steps, peak_rate))
         for name, value in {**right, "loss": float(loss.detach())}.items():
             mean[name] = 0.95 * mean.get(name, value) + 0.05 * value
         step += 1
