@@ -73,6 +73,11 @@ def test_where_the_tokens_of_a_question_and_its_answer_look():
         ("white", ANSWER, (1,), ()),
         ("star", ANSWER, (1,), ()),
     ]
+    assert looks("before", "What is shown before the white star?", "red ring") == [
+        ("star", NAME, (1,), ()),
+        ("red", ANSWER, (1,), ()),
+        ("ring", ANSWER, (1,), ()),
+    ]
     assert looks("thing count", "How many things are shown?", "three") == [("three", ANSWER, (2,), ())]
     assert looks("two sounds", "Name the first two sounds.", "low beep then noise") == [
         ("low", ANSWER, (), (0,)),

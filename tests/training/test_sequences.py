@@ -167,7 +167,7 @@ def test_names_look_at_what_they_mean_and_answers_at_what_holds_them(loaded, fea
                 kinds = [scene.sounds[i].kind for i in look.sounds]
                 names = [scene.things[i].name for i in look.things]
                 for owner in (*SOUNDS, *(thing.name for thing in scene.things)):
-                    if question.answer == owner:
+                    if question.answer == owner and question.category != "before":
                         assert owner in kinds + names
         batch = collate([made])
         for found, kind in zip(batch.looks.found, batch.looks.kind, strict=True):

@@ -107,6 +107,9 @@ def looks_of(scene: Scene, question: Question, asked: Sequence[Span], answer: Se
         meant = begun[-1:] or said[:1] or named[-1:] or [Name(0, 0, False, len(scene.things) - 1)]
         # What is seen at a sound is known to the sound's tokens too.
         meant = meant + [name for name in named if name.is_sound and not meant[0].is_sound]
+        if question.category == "before":
+            # No token knows what comes later, so the earlier thing cannot be found by the later one.
+            meant = named[-1:]
         looks.append(_look(len(asked) + i, ANSWER, meant))
     return looks
 
