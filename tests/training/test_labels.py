@@ -129,8 +129,10 @@ def test_what_a_token_is_told_of_the_story():
         of_video, of_audio = story_labels(scene, things, sounds)
         assert set(of_video) | set(of_audio) == set(STORY_HEADS)
         assert not set(of_video) & set(of_audio)
+        own = [(of_video, video_labels(scene, things)), (of_audio, audio_labels(scene, sounds))]
+        assert all((told[name] == values).all() for told, mine in own for name, values in mine.items())
         for token, number in enumerate(things.tolist()):
-            told = {name: int(values[token]) for name, values in of_video.items()}
+            told = {name: int(of_video[name][token]) for name in ("shape before", "colour before", "thing number")}
             before = scene.things[number - 1] if number > 0 else None
             wanted = {
                 "shape before": 1 + SHAPES.index(before.shape) if before else 0,
