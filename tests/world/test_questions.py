@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from functools import cache
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from seats_cli.world.clips import scene_of
 from seats_cli.world.picture import frames
-from seats_cli.world.questions import FAMILIES, Question, all_questions, draw_question
-from seats_cli.world.scene import Scene
+from seats_cli.world.questions import FAMILIES, all_questions, draw_question
 from seats_cli.world.sound import RATE_HZ, waveform
-from tests.world.drawn import AUDIO_TOKENS_PER_SECOND, coverage, scenes, sounding
+from tests.world.drawn import scenes
+from tests.world.figures import evidences, guesses, sets, weighted_quantile
 from tests.world.watcher import Watcher, listen, look
 
 N_WATCHED = 14
@@ -53,13 +51,8 @@ def test_pixels_and_samples_alone_give_every_answer():
     assert set(asked) == set(FAMILIES)
 
 
-@cache
-def sets() -> tuple[tuple[Scene, Question], ...]:
-    return tuple(scene_of(12, index)[:2] for index in range(N_GUESSED))
-
-
 def test_answers_have_one_to_six_words():
-    for scene, _ in sets()[:300]:
+    for scene, _ in sets(N_GUESSED)[:300]:
         for question in all_questions(scene):
             assert 1 <= len(question.answer.split()) <= 6
             assert question.answer == " ".join(question.answer.split())
@@ -67,13 +60,13 @@ def test_answers_have_one_to_six_words():
 
 
 def test_no_question_has_two_answers():
-    for scene, _ in sets()[:300]:
+    for scene, _ in sets(N_GUESSED)[:300]:
         texts = [question.text for question in all_questions(scene)]
         assert len(set(texts)) == len(texts)
 
 
 def test_every_family_is_asked():
-    drawn = Counter(question.category for _, question in sets())
+    drawn = Counter(question.category for _, question in sets(N_GUESSED))
     assert set(drawn) == set(FAMILIES)
     assert min(drawn.values()) >= 0.007 * N_GUESSED
     assert max(drawn.values()) <= 0.12 * N_GUESSED
@@ -91,73 +84,17 @@ def test_a_drawn_question_is_one_of_all_and_families_are_equally_likely():
     assert all(abs(count - expected) < 5 * expected**0.5 for count in families.values())
 
 
-@cache
-def guesses() -> dict[str, tuple[int, int]]:
-    """Per family: right ones among so many, when each question gets the answer it most often had elsewhere."""
-    seen: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    right, asked = Counter(), Counter()
-    for index, (scene, _) in enumerate(sets()):
-        for question in all_questions(scene):
-            key = question.category, question.text
-            if index < N_GUESSED // 2:
-                seen[key][question.answer] += 1
-            else:
-                asked[question.category] += 1
-                right[question.category] += bool(seen[key]) and seen[key].most_common(1)[0][0] == question.answer
-    return {family: (right[family], asked[family]) for family in FAMILIES}
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nobody_can_guess(family):
-    right, asked = guesses()[family]
+    right, asked, _ = guesses(N_GUESSED)[family]
     chance = CHANCE[family]
     # Three standard deviations, and a few for the rare ones.
     assert right <= chance * asked + 3 * (chance * asked) ** 0.5 + 3
 
 
-def evidence(scene: Scene, question: Question, least: float) -> float:
-    """Share of a scene's tokens that show or sound what a question and its answer name.
-
-    A visual token shows a thing if more than ``least`` of its pixels do; an audio token, if a sound
-    touches it. All tokens of everything that is named count, though a few of them would do.
-    """
-    words = f"{question.text} {question.answer}"
-    shows = coverage(scene) > least
-    named = {
-        "colour": lambda thing: thing.shape in question.text,
-        "shape": lambda thing: thing.colour in question.text,
-        "thing count": lambda thing: True,
-        "sound at place": lambda thing: bool(thing.place) and thing.place in question.text,
-    }.get(question.category, lambda thing: thing.name in words)
-    seen = np.zeros(shows.shape[1:], dtype=bool)
-    for thing, tokens in zip(scene.things, shows, strict=True):
-        if named(thing):
-            seen |= tokens
-    heard = np.zeros(scene.seconds * AUDIO_TOKENS_PER_SECOND, dtype=bool)
-    for number, sound in enumerate(scene.sounds):
-        if sound.kind in words:
-            heard |= sounding(scene, number)
-            if question.category == "shown at sound":
-                # What was there before and after does not matter.
-                seen[: int(sound.start_seconds)] = seen[int(np.ceil(sound.end_seconds)) :] = False
-    return float(seen.sum() + heard.sum()) / (seen.size + heard.size)
-
-
-def weighted_median(values: list[float], weights: list[float]) -> float:
-    order = np.argsort(values)
-    upto = np.cumsum(np.array(weights)[order])
-    return float(np.array(values)[order][np.searchsorted(upto, upto[-1] / 2)])
-
-
 @pytest.mark.parametrize(("least", "bound"), [(0.2, 0.05), (0.0, 0.06)])
 def test_what_is_asked_about_is_in_few_tokens(least, bound):
     """At the median of the questions of a set, each weighted as likely as it is to be drawn."""
-    values, weights = [], []
-    for scene in scenes(N_MEASURED):
-        asked = all_questions(scene)
-        families = Counter(question.category for question in asked)
-        for question in asked:
-            values.append(evidence(scene, question, least))
-            weights.append(1 / len(families) / families[question.category])
+    _, values, weights = evidences(N_MEASURED, least)
     assert min(values) > 0 or least > 0
-    assert weighted_median(values, weights) < bound
+    assert weighted_quantile(values, weights, 0.5) < bound
