@@ -81,8 +81,15 @@ class _Task:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """A clip read and encoded, to be asked about again and again; without windows the question stands alone."""
+class Source:
+    """A clip read and encoded, to be asked about again and again; without windows the question stands alone.
+
+    Attributes:
+        shape: What is in the clip.
+        batches: Encoded windows by modality.
+        seconds: What took how long.
+        warnings: What was cut, replaced or missing.
+    """
 
     shape: ClipShape
     batches: dict[Modality, list[WindowBatch]]
@@ -236,25 +243,37 @@ def _outcomes(
         yield outcome
 
 
-def _read(work: Evaluation, path: str, media: MediaOptions, tasks: Sequence[_Task]) -> _Source:
-    """Decode and encode a clip, with saliency if any of the settings asks for it."""
-    if media.nothing:
-        return _Source(ClipShape(None, None, 0, 0), {}, {}, ())
+def read_clip(work: Evaluation, path: str, media: MediaOptions, *, saliency: bool) -> Source:
+    """Decode and encode a clip.
+
+    Args:
+        work: Whose model encodes it.
+        path: Of the clip.
+        media: What of it is seen and heard.
+        saliency: Whether a selection will ask for it.
+    """
     model = work.loaded.model
-    watch = Stopwatch(work.loaded.model.devices)
+    watch = Stopwatch(model.devices)
     with watch("decode"):
         clip = work.open_clip(path, media)
         waveform = clip.waveform()
     shape = clip_shape(clip, len(waveform), type(model), model.spec, media)
     # Where the windows are does not depend on what is asked.
     sizes = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec).window_sizes
-    wanted = any(get_method(work.settings[task.label].method).needs_saliency for task in tasks)
-    streams = window_batches(model, clip, waveform, shape, sizes, watch, saliency=wanted)
+    streams = window_batches(model, clip, waveform, shape, sizes, watch, saliency=saliency)
     batches = {modality: list(stream) for modality, stream in streams.items()}
-    return _Source(shape, batches, watch.seconds, tuple(clip.warnings))
+    return Source(shape, batches, watch.seconds, tuple(clip.warnings))
 
 
-def _answer(work: Evaluation, source: _Source, task: _Task) -> Outcome:
+def _read(work: Evaluation, path: str, media: MediaOptions, tasks: Sequence[_Task]) -> Source:
+    """A clip for its tasks, with saliency if any of the settings asks for it."""
+    if media.nothing:
+        return Source(ClipShape(None, None, 0, 0), {}, {}, ())
+    wanted = any(get_method(work.settings[task.label].method).needs_saliency for task in tasks)
+    return read_clip(work, path, media, saliency=wanted)
+
+
+def _answer(work: Evaluation, source: Source, task: _Task) -> Outcome:
     loaded, model, question = work.loaded, work.loaded.model, task.question
     generation, options = work.generation_of(question), work.settings[task.label]
     if source.batches:
@@ -272,7 +291,7 @@ def _answer(work: Evaluation, source: _Source, task: _Task) -> Outcome:
 
 def _outcome(
     work: Evaluation,
-    source: _Source,
+    source: Source,
     task: _Task,
     found: tuple[Layout, Prompted, Written],
     seconds: Mapping[str, float],

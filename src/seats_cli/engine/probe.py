@@ -16,13 +16,13 @@ import torch
 
 from seats_cli.config import GenerationOptions, MediaOptions
 from seats_cli.dataset import Question
-from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt
+from seats_cli.engine.analytic import FULL, plan_of
 from seats_cli.engine.decode import TextStream, choice_tokens, decode
-from seats_cli.engine.encode import Batches, select_windows, window_batches
-from seats_cli.engine.evaluate import Evaluation, check_questions
+from seats_cli.engine.encode import select_windows
+from seats_cli.engine.evaluate import Evaluation, Source, check_questions, read_clip
 from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.engine.prepare import position_warning
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel
@@ -164,15 +164,6 @@ class Probed:
     error: SeatsError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A clip, read and encoded."""
-
-    shape: ClipShape
-    batches: Batches
-    warnings: tuple[str, ...]
-
-
 @torch.inference_mode()
 def probe(
     work: Evaluation,
@@ -246,7 +237,7 @@ def _probe_clip(
 ) -> Iterator[Probed]:
     path = rows[0].path
     try:
-        source = _read(work, path, work.media_of(rows[0]))
+        source = read_clip(work, path, work.media_of(rows[0]), saliency=False)
     except Exception as caught:
         on_error(caught, path)
         error = explain(caught)
@@ -262,19 +253,7 @@ def _probe_clip(
             yield Probed(question, None, error=explain(caught))
 
 
-def _read(work: Evaluation, path: str, media: MediaOptions) -> _Source:
-    model, watch = work.loaded.model, Stopwatch()
-    clip = work.open_clip(path, media)
-    waveform = clip.waveform()
-    shape = clip_shape(clip, len(waveform), type(model), model.spec, media)
-    # Where the windows are does not depend on what is asked.
-    sizes = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec).window_sizes
-    streams = window_batches(model, clip, waveform, shape, sizes, watch, saliency=False)
-    batches = {modality: list(stream) for modality, stream in streams.items()}
-    return _Source(shape, batches, tuple(clip.warnings))
-
-
-def _probe_question(work: Evaluation, source: _Source, question: Question) -> Probed:
+def _probe_question(work: Evaluation, source: Source, question: Question) -> Probed:
     model = work.loaded.model
     layout = layout_of(model, source.shape, question.text, work.generation.system)
     too_far = position_warning(layout, model.spec.max_positions)
@@ -282,7 +261,7 @@ def _probe_question(work: Evaluation, source: _Source, question: Question) -> Pr
     return Probed(question, _outcomes(work.loaded, source, question, layout), warnings)
 
 
-def _outcomes(loaded: LoadedModel, source: _Source, question: Question, layout: Layout) -> Outcomes:
+def _outcomes(loaded: LoadedModel, source: Source, question: Question, layout: Layout) -> Outcomes:
     model = loaded.model
     method = method_for(loaded, plan_of(model.spec, layout, FULL), FULL)
     embeddings = select_windows(model, layout, source.batches, method, Stopwatch()).embeddings
