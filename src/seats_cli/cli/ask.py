@@ -98,11 +98,7 @@ def ask(
         from seats_cli.engine.trace import check_trace_path
 
         check_trace_path(trace)
-    from seats_cli.api import Seats
-
-    where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
-    del where["weights"]
-    seats = Seats(selection=selection, media=media, generation=generation, **where)
+    seats = bundles.seats_of(loading, selection=selection, media=media, generation=generation)
     if seats.loaded.note is not None and not quiet:
         notice(seats.loaded.note)
     if not inputs.many:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from seats_cli.cli.options import (
     GENERATION,
@@ -49,6 +50,9 @@ from seats_cli.config import (
 )
 from seats_cli.errors import UsageError
 from seats_cli.selection.schedule_file import DropSchedule, read_schedule
+
+if TYPE_CHECKING:
+    from seats_cli.api import Seats
 
 System = Annotated[
     str | None,
@@ -204,3 +208,17 @@ def generation_options(
         system=system,
         choices=split_labels(choices),
     )
+
+
+def seats_of(loading: ModelOptions, **options: Any) -> Seats:
+    """The facade, with the model that the options name.
+
+    Args:
+        loading: Which model and where; its ``weights`` are for ``profile`` alone.
+        options: Of ``Seats``: ``media``, ``generation``, ``selection``.
+    """
+    from seats_cli.api import Seats
+
+    where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
+    del where["weights"]
+    return Seats(**where, **options)

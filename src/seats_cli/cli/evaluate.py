@@ -182,11 +182,7 @@ def evaluate(
     check_selection(loading, *settings.values())
     with contextlib.ExitStack() as stack:
         rows = stack.enter_context(OutcomeFile(output, path)) if output is not None else None
-        from seats_cli.api import Seats
-
-        where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
-        del where["weights"]
-        seats = Seats(media=media, generation=generation, **where)
+        seats = bundles.seats_of(loading, media=media, generation=generation)
         try:
             report = _run(seats, path, settings, limit, rows, quiet=quiet, verbose=verbose)
         except (InterruptedRunError, KeyboardInterrupt):

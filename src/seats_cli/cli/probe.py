@@ -165,11 +165,7 @@ def probe(
 
     _check_files(path, output, chart)
     of_categories(read_questions(path, generation.choices), rows.categories)
-    from seats_cli.api import Seats
-
-    where = {field.name: getattr(loading, field.name) for field in dataclasses.fields(loading)}
-    del where["weights"]
-    seats = Seats(media=media, generation=generation, **where)
+    seats = bundles.seats_of(loading, media=media, generation=generation)
     if output is not None:
         _check_depth(seats)
     report = _run(seats, path, rows, quiet=quiet, verbose=verbose)
