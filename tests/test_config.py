@@ -124,7 +124,7 @@ def test_every_word_of_a_choice_is_accepted(kind: type, field: str, literal: obj
 
 def test_published_defaults() -> None:
     assert (MediaOptions().fps, MediaOptions().max_frames) == (2.0, 768)
-    assert (SelectionOptions().trr, SelectionOptions().scale) == (0.1, 1.4)
+    assert (SelectionOptions().trr, SelectionOptions().scale) == (0.1, None)
     assert SelectionOptions().score_with == "previous"
     assert (SelectionOptions().stages, SelectionOptions().window_budgets) == ("123", "query")
     assert GenerationOptions().temperature == 0

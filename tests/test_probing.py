@@ -74,14 +74,17 @@ def test_the_report_is_that_of_its_outcomes() -> None:
 def test_the_schedule_file_is_the_proposal() -> None:
     report = report_of(outcomes_of(28, [16, 17, 18, 20, 22, 23, 29, 29], always=2))
     schedule = report.schedule
-    assert schedule == DropSchedule(report.proposal.drop_before_layer, PRESET.temperature, 28)
+    assert schedule == DropSchedule(
+        report.proposal.drop_before_layer, PRESET.temperature, report.proposal.scale, 28
+    )
     text = schedule_text(schedule, report.comments)
     assert schedule_of(tomllib.loads(text), "file") == schedule
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert "a/b" in comments[0]
     assert "10 questions of questions.jsonl: 80.0 % right with everything, 20.0 % with the text" in comments[1]
     for ratio in (0.30, 0.65, 0.06, 0.35, 0.10):
-        assert solve_levels(ratio, 28, schedule.drop_before_layer).drop_before_layer == schedule.drop_before_layer
+        levels = solve_levels(ratio, 28, schedule.drop_before_layer, schedule.scale)
+        assert levels.drop_before_layer == schedule.drop_before_layer
 
 
 def test_the_tolerance_reaches_the_proposal() -> None:

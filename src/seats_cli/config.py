@@ -126,7 +126,7 @@ class SelectionOptions:
         trr: Token retention ratio R in (0, 1]: tokens KEPT, averaged over all layers.
         video_trr: R_v, in place of the one that follows from ``trr``.
         audio_trr: R_a, likewise. Both or neither.
-        scale: lambda, the Stage I ratio over R.
+        scale: lambda, the Stage I ratio over R; None: the model's, or that of the schedule given.
         temperature: Of the window softmax in Stage II; None: the model's published one.
         score_with: Whose projections score the states: those of the layer they left, or of the next.
         score_norm: ``standard`` shifts and scales the windows' mean scores to mean 0, deviation 1.
@@ -143,7 +143,7 @@ class SelectionOptions:
     trr: float = 0.1
     video_trr: float | None = None
     audio_trr: float | None = None
-    scale: float = 1.4
+    scale: float | None = None
     temperature: float | None = None
     score_with: ScoreWith = "previous"
     score_norm: ScoreNorm = "none"
@@ -160,7 +160,7 @@ class SelectionOptions:
         _keep_ratio("--audio-trr", self.audio_trr)
         if (self.video_trr is None) != (self.audio_trr is None):
             raise UsageError("--video-trr and --audio-trr go together", "give both, or --trr alone")
-        if not (math.isfinite(self.scale) and self.scale >= 1.0):
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 1.0):
             raise UsageError(f"--scale is {self.scale}; Stage I keeps at least the average, so 1 or more")
         _positive("--window-temperature", self.temperature)
         _one_of("--score-with", self.score_with, get_args(ScoreWith))

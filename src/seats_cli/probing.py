@@ -37,6 +37,7 @@ class ProposedSchedule:
 
     drop_before_layer: tuple[int, ...]
     temperature: float
+    scale: float | None
     recovers: int | None
     flat: int
     notes: tuple[str, ...]
@@ -69,7 +70,7 @@ class ProbeReport(JsonRecord):
         found = self.proposal
         if not found.drop_before_layer:
             return None
-        return DropSchedule(found.drop_before_layer, found.temperature, self.layers)
+        return DropSchedule(found.drop_before_layer, found.temperature, found.scale, self.layers)
 
     @property
     def comments(self) -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def summarise(
 
     Args:
         outcomes: Of every question that did not fail, L + 1 outcomes by what was removed.
-        preset: Of the model: its ratios must have levels, and its temperature stays.
+        preset: Of the model: its temperature stays.
         tolerance: How far below full still counts as full.
         file: Of the questions.
         categories: Whose rows were asked alone; none: all.
@@ -144,8 +145,7 @@ def summarise(
     if not outcomes:
         raise SomeFailedError(f"all {rows} questions failed: there is nothing to show")
     curves = {name: curve_of([found[name] for found in outcomes]) for name in CURVES}
-    asked_for = [ratio for row in preset.ratios for ratio in row]
-    found = propose([point.accuracy for point in curves[DECISIVE]], asked_for, tolerance)
+    found = propose([point.accuracy for point in curves[DECISIVE]], tolerance)
     return ProbeReport(
         file=file,
         categories=tuple(categories),
@@ -159,6 +159,7 @@ def summarise(
         proposal=ProposedSchedule(
             drop_before_layer=found.drop_before_layer or (),
             temperature=preset.temperature,
+            scale=found.scale,
             recovers=found.recovers,
             flat=found.flat,
             notes=found.notes,

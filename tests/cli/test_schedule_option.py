@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from importlib.resources import files
 
 import pytest
 
@@ -37,6 +39,19 @@ def test_the_files_temperature_counts_unless_one_is_given(schedule_of, tmp_path)
     assert schedule_of("--schedule", LAYERS)["schedule"]["temperature"] == 0.1
 
 
+def test_the_scale_goes_with_the_boundaries_unless_one_is_given(schedule_of, tmp_path):
+    path = tmp_path / "schedule.toml"
+    path.write_text("drop_before_layer = [20, 22, 24, 26]\nscale = 1.2\n")
+    assert schedule_of("--schedule", path)["schedule"]["scale"] == 1.2
+    assert schedule_of("--schedule", path, "--scale", 1.15)["schedule"]["scale"] == 1.15
+    assert schedule_of("--schedule", LAYERS)["schedule"]["scale"] == 1.4
+    # Those of the tiny model have their own, which no other boundaries inherit.
+    tiny = schedule_of("-m", "tiny")["schedule"]
+    own = tomllib.loads((files("seats_cli") / "assets/tiny/seats.toml").read_text())["schedule"]
+    assert (tiny["drop_before_layer"], tiny["scale"]) == (own["drop_before_layer"], own["scale"])
+    assert schedule_of("-m", "tiny", "--schedule", "5,7,9,11")["schedule"]["scale"] == 1.4
+
+
 @pytest.mark.parametrize("command", [["ask", "clip.mp4", "What?"], ["profile", "--analytic"]])
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -46,7 +61,8 @@ def test_the_files_temperature_counts_unless_one_is_given(schedule_of, tmp_path)
         ("layers = 28\ndrop_before_layer = [16, 18, 20, 28]", ["16, 18, 20, 28 of 28"]),
         ("drop_before_layer = [16, 18, 20, 28]", ["16, 18, 20, 28 of 28"]),
         ("layers = 12\ndrop_before_layer = [4, 6, 8, 10]", ["4, 6, 8, 10", "12 layers", "28"]),
-        ("drop_before_layer = [16, 18, 20, 23]\nscale = 1.4", ["scale"]),
+        ("drop_before_layer = [16, 18, 20, 23]\nscale = 0.9", ["scale is 0.9"]),
+        ("drop_before_layer = [16, 18, 20, 23]\nlambda = 1.4", ["lambda"]),
     ],
 )
 def test_a_file_that_cannot_be_is_known_before_a_model_is_sought(

@@ -31,6 +31,7 @@ WHOLE = """
 [schedule]
 drop_before_layer = [2, 3, 5, 7]
 temperature = 0.4
+scale = 1.3
 layers = 8
 
 [media]
@@ -67,7 +68,7 @@ def test_all_of_it_takes_the_place_of_what_is_published(folder: Path) -> None:
     for spec in both_specs(folder):
         preset = spec.preset
         assert preset.drop_before_layer == (2, 3, 5, 7)
-        assert preset.temperature == 0.4
+        assert (preset.temperature, preset.scale) == (0.4, 1.3)
         assert preset.ratios == ((0.3, 0.2, 0.6), (0.1, 0.05, 0.4))
         assert (spec.min_pixels, spec.max_pixels) == (3136, 9408)
         rest = dataclasses.replace(spec, preset=published.preset, min_pixels=None, max_pixels=None)
@@ -102,6 +103,7 @@ def test_saying_what_is_so_anyway_changes_nothing(folder: Path) -> None:
     rows = [list(row) for row in preset.ratios]
     (folder / SETTINGS_FILE).write_text(
         f"[schedule]\ndrop_before_layer = {list(preset.drop_before_layer)}\ntemperature = {preset.temperature}\n"
+        "scale = 1.4\n"
         f"[media]\nmin_pixels = {128 * factor}\nmax_pixels = {144 * factor}\n[ratios]\nrows = {rows}\n"
     )
     assert result() == before

@@ -27,6 +27,7 @@ GOOD = "drop_before_layer = [4, 6, 8, 10]\n"
     st.integers(1, 60),
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
     st.none() | st.floats(1e-6, 1e6),
+    st.none() | st.floats(1, 1e6),
     st.none() | st.integers(91, 200),
     st.sampled_from([(), ("one",), ("a # b", "drop_before_layer = [1]", "two\nlines", "\u00e9\u6a21")]),
 )
@@ -34,10 +35,11 @@ def test_what_is_written_is_read(
     first: int,
     steps: tuple[int, int, int],
     temperature: float | None,
+    scale: float | None,
     layers: int | None,
     comments: tuple[str, ...],
 ) -> None:
-    schedule = DropSchedule(tuple(accumulate((first, *steps))), temperature, layers)
+    schedule = DropSchedule(tuple(accumulate((first, *steps))), temperature, scale, layers)
     assert schedule_of(tomllib.loads(schedule_text(schedule, comments)), "text") == schedule
 
 
@@ -45,8 +47,8 @@ def test_a_file_of_either_kind(tmp_path: Path) -> None:
     path = tmp_path / "schedule.toml"
     path.write_text(GOOD)
     assert read_schedule(path) == DropSchedule((4, 6, 8, 10))
-    path.write_text("# by hand\n" + GOOD + "temperature = 1  # whole numbers are numbers\nlayers = 12\n")
-    assert read_schedule(path) == DropSchedule((4, 6, 8, 10), 1.0, 12)
+    path.write_text("# by hand\n" + GOOD + "temperature = 1  # whole is fine\nscale = 2\nlayers = 12\n")
+    assert read_schedule(path) == DropSchedule((4, 6, 8, 10), 1.0, 2.0, 12)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,9 @@ def test_a_file_of_either_kind(tmp_path: Path) -> None:
         (GOOD + "temperature = nan", "temperature is nan"),
         (GOOD + "temperature = 'warm'", "temperature is 'warm'"),
         (GOOD + "temperature = true", "temperature is True"),
+        (GOOD + "scale = 0.99", "scale is 0.99"),
+        (GOOD + "scale = inf", "scale is inf"),
+        (GOOD + "scale = '1.4'", "scale is '1.4'"),
         (GOOD + "layers = 0", "layers is 0"),
         (GOOD + "layers = 12.0", "layers is 12.0"),
         (GOOD + "layers = 10", "4, 6, 8, 10 of 10"),
@@ -101,7 +106,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "schedule.toml"
-    schedule = DropSchedule((4, 6, 8, 10), 0.1, 12)
+    schedule = DropSchedule((4, 6, 8, 10), 0.1, 1.2, 12)
     write_schedule(path, schedule, ["made by hand"])
     assert path.read_text().splitlines()[0] == "# made by hand"
     assert read_schedule(path) == schedule

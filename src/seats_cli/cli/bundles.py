@@ -146,7 +146,7 @@ def selection_options(
     audio_trr: AudioTrr = None,
     kv_cache: KvCacheName = _SELECTION.kv_cache,
     schedule: Schedule = None,
-    scale: Scale = _SELECTION.scale,
+    scale: Scale = None,
     window_temperature: WindowTemperature = None,
     score_with: ScoreWithName = _SELECTION.score_with,
     score_norm: ScoreNormName = _SELECTION.score_norm,
@@ -156,8 +156,9 @@ def selection_options(
 ) -> SelectionOptions:
     """Which tokens stay; ``trr`` is the command's."""
     given = parse_schedule(schedule)
-    if given is not None and window_temperature is None:
-        window_temperature = given.temperature
+    if given is not None:
+        window_temperature = given.temperature if window_temperature is None else window_temperature
+        scale = given.scale if scale is None else scale
     return SelectionOptions(
         method=method,
         video_trr=video_trr,

@@ -114,7 +114,8 @@ def _probe(report: ProbeReport, width: int) -> list[Text]:
     fractions = [point.accuracy for point in report.curves[DECISIVE]]
     lines += [*table(header, _rows(report), width, fractions), text_line()]
     proposed = text_line().append(f"proposed b1 to b4: {_layers(found.drop_before_layer)}", style="bold")
-    lines += flow([proposed, f"the model's: {_layers(report.model_drop_before_layer)}"], width, "  ")
+    scale = [f"scale {found.scale:g}"] if found.scale is not None else []
+    lines += flow([proposed, *scale, f"the model's: {_layers(report.model_drop_before_layer)}"], width, "  ")
     lines += [text_line(f"note: {plain(note)}", style="yellow") for note in found.notes]
     return lines + warning_lines(report.warnings)
 

@@ -211,7 +211,13 @@ Schedule = Annotated[
     ),
 ]
 Scale = Annotated[
-    float, option("--scale", panel=SELECTION, **NUMBER, help="lambda: the ratio before the LLM over the average.")
+    float | None,
+    option(
+        "--scale",
+        panel=SELECTION,
+        **NUMBER,
+        help="lambda: the ratio before the LLM over the average. Default: the schedule's, else 1.4.",
+    ),
 ]
 WindowTemperature = Annotated[
     float | None,

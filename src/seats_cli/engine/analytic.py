@@ -27,7 +27,7 @@ from seats_cli.report import (
     Versions,
     Workload,
 )
-from seats_cli.selection.schedule import TokenPlan, make_plan, stages_of
+from seats_cli.selection.schedule import TokenPlan, make_plan, scale_of, stages_of
 
 FULL = SelectionOptions(method="full", trr=1.0)
 
@@ -186,7 +186,7 @@ def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> Schedul
     return ScheduleInfo(
         layers=spec.geometry.text.n_layers,
         drop_before_layer={"1": (), "12": drops[:3], "123": drops}[stages],
-        scale=1.0 if stages == "1" else chosen.scale,
+        scale=1.0 if stages == "1" else scale_of(chosen, spec.preset),
         temperature=(chosen.temperature or spec.preset.temperature) if softmax else None,
     )
 

@@ -7,6 +7,7 @@
     [schedule]                    # as a schedule file; in place of the published one
     drop_before_layer = [4, 6, 8, 10]
     temperature = 0.1
+    scale = 1.3
 
     [media]                       # defaults of --min-pixels and --max-pixels
     min_pixels = 12544
@@ -28,7 +29,7 @@ from typing import Any
 
 from seats_cli.errors import ModelError, UsageError
 from seats_cli.models.base import ModelSpec
-from seats_cli.selection.levels import validate_boundaries
+from seats_cli.selection.levels import DEFAULT_SCALE, validate_boundaries
 from seats_cli.selection.schedule_file import (
     DropSchedule,
     positive_number,
@@ -48,7 +49,7 @@ class ModelSettings:
 
     Attributes:
         note: One line that users of the model should know.
-        schedule: Boundaries and temperature.
+        schedule: Boundaries, and the temperature and scale that go with them.
         min_pixels: Least pixels per frame after resizing.
         max_pixels: Most.
         ratios: Rows of overall, visual and audio keep ratio.
@@ -148,5 +149,6 @@ def with_settings(spec: ModelSpec, settings: ModelSettings) -> ModelSpec:
         except UsageError as error:
             raise ModelError(f"{spec.geometry.name}: {SETTINGS_FILE}: {error}", error.hint) from None
         temperature = preset.temperature if schedule.temperature is None else schedule.temperature
-        preset = dataclasses.replace(preset, drop_before_layer=boundaries, temperature=temperature)
+        scale = DEFAULT_SCALE if schedule.scale is None else schedule.scale
+        preset = dataclasses.replace(preset, drop_before_layer=boundaries, temperature=temperature, scale=scale)
     return dataclasses.replace(spec, preset=preset, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)

@@ -158,6 +158,15 @@ def _scale_range(n_layers: int, boundaries: Boundaries) -> tuple[float, float]:
     return n_layers / b4, steps * n_layers / (steps * b4 + _slope(boundaries))
 
 
+def feasible_scale(n_layers: int, boundaries: Boundaries) -> float:
+    """The published scale if these boundaries can have it, else the middle of those they can have, rounded."""
+    least, most = _scale_range(n_layers, boundaries)
+    if least <= DEFAULT_SCALE <= most:
+        return DEFAULT_SCALE
+    middle = (least + most) / 2
+    return next(near for digits in range(2, 17) if least <= (near := round(middle, digits)) <= most)
+
+
 def _check_feasible(keep_ratio: float, n_layers: int, boundaries: Boundaries, scale: float) -> None:
     """The range of ``r0 / R`` bounds the scale; as ``r0`` is clipped at 1, it bounds R as well."""
     least, most = _scale_range(n_layers, boundaries)

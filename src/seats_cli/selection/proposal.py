@@ -3,30 +3,30 @@
 With ``a[l]`` the accuracy when picture and sound leave before layer ``l`` (``a[0]``: never seen; ``a[L]``: full):
 
 - b4 is the first layer from which on ``a`` stays within a tolerance of ``a[L]``: later layers do not need them.
-- b1 is the first layer from which on ``a`` stays above ``a[0]`` by a quarter of ``a[L] - a[0]``: the layers before
-  it have not read the clip yet, and keep all of Stage I.
+- b1 is the first layer from which on ``a`` stays above the middle between ``a[0]`` and ``a[L]``: before it most of
+  what the answer needs of the clip is unread, and so is, to the last token, what to look for.
 - b2 and b3 cut the layers between into three parts as even as the published ones, the longer ones last.
+- The scale is the published one if these boundaries have levels at it, else the middle of those at which they do.
 
-Boundaries that no schedule can have are moved as little as possible; of two moves that are as small, the one that
-drops later is taken, as it loses less.
+Boundaries that no schedule can have are moved: later if there is room, as that loses less, else earlier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seats_cli.config import DEFAULT_TRRS
-from seats_cli.errors import UsageError
 from seats_cli.selection.levels import (
+    DEFAULT_SCALE,
     MIN_LAYERS,
     Boundaries,
     boundaries_by_depth,
-    largest_keep_ratio,
-    solve_levels,
+    feasible_scale,
 )
 
-RECOVERED_SHARE = 0.25
+RECOVERED_SHARE = 0.5
 """Of the way from never seen to full; above it the clip has begun to be read."""
 DEFAULT_TOLERANCE = 0.01
 _ROUNDING = 1e-9
@@ -38,23 +38,24 @@ class Proposal:
 
     Attributes:
         drop_before_layer: b1..b4; None: the model is too shallow for four drops.
+        scale: lambda for them; None like them.
         recovers: First layer from which on the curve stays above the recovered share; None: it has no rise.
         flat: First layer from which on it stays within the tolerance of full.
         notes: What was moved or assumed, a line each.
     """
 
     drop_before_layer: Boundaries | None
+    scale: float | None
     recovers: int | None
     flat: int
     notes: tuple[str, ...] = ()
 
 
-def propose(accuracy: Sequence[float], ratios: Iterable[float], tolerance: float = DEFAULT_TOLERANCE) -> Proposal:
+def propose(accuracy: Sequence[float], tolerance: float = DEFAULT_TOLERANCE) -> Proposal:
     """Read boundaries off the curve of both modalities.
 
     Args:
         accuracy: L + 1 shares: both removed before layer 0, 1, ... L.
-        ratios: Keep ratios for which there must be levels at the default scale.
         tolerance: How far below full still counts as full.
 
     Raises:
@@ -66,17 +67,19 @@ def propose(accuracy: Sequence[float], ratios: Iterable[float], tolerance: float
     flat = _stays_from(accuracy, full - tolerance)
     if n_layers < MIN_LAYERS:
         note = f"a model of {n_layers} layers is too shallow for four drops"
-        return Proposal(None, None, flat, (note,))
+        return Proposal(None, None, None, flat, (note,))
     if full - unseen <= tolerance + _ROUNDING:
         note = (
             f"the clips do not help with these questions ({100 * unseen:.1f} % right without, {100 * full:.1f} % "
             "with them), so the curves say nothing: boundaries by depth"
         )
-        return Proposal(boundaries_by_depth(n_layers), None, flat, (note,))
+        return Proposal(boundaries_by_depth(n_layers), DEFAULT_SCALE, None, flat, (note,))
     recovers = _stays_from(accuracy, unseen + RECOVERED_SHARE * (full - unseen))
-    found = _nearest_feasible(min(recovers, flat), flat, n_layers, [*ratios, *DEFAULT_TRRS])
-    notes = _moves(("b1", "b4"), (recovers, flat), (found[0], found[3]), n_layers)
-    return Proposal(found, recovers, flat, notes)
+    # The late layers keep nothing, so an average of R needs at least the share R of the layers before them.
+    b4 = min(max(flat, recovers + 3, 4, math.ceil(max(DEFAULT_TRRS) * n_layers)), n_layers - 1)
+    found = even_parts(max(min(recovers, b4 - 3), 1), b4)
+    notes = _moves(("b1", "b4"), (recovers, flat), (found[0], b4), n_layers)
+    return Proposal(found, feasible_scale(n_layers, found), recovers, flat, notes)
 
 
 def _stays_from(accuracy: Sequence[float], least: float) -> int:
@@ -90,23 +93,6 @@ def even_parts(b1: int, b4: int) -> Boundaries:
     first = (b4 - b1) // 3
     second = (b4 - b1 - first) // 2
     return b1, b1 + first, b1 + first + second, b4
-
-
-def _nearest_feasible(b1: int, b4: int, n_layers: int, ratios: Sequence[float]) -> Boundaries:
-    pairs = [(low, high) for high in range(4, n_layers) for low in range(1, high - 2)]
-    pairs.sort(key=lambda pair: (abs(pair[0] - b1) + abs(pair[1] - b4), -pair[1], -pair[0]))
-    return next(found for pair in pairs if _has_levels(found := even_parts(*pair), n_layers, ratios))
-
-
-def _has_levels(boundaries: Boundaries, n_layers: int, ratios: Iterable[float]) -> bool:
-    largest = largest_keep_ratio(n_layers, boundaries)
-    try:
-        for ratio in ratios:
-            # A ratio of one modality above it is cut down to it, and the other gets the rest.
-            solve_levels(min(ratio, largest), n_layers, boundaries)
-    except UsageError:
-        return False
-    return True
 
 
 def _moves(names: Sequence[str], read: Sequence[int], taken: Sequence[int], n_layers: int) -> tuple[str, ...]:

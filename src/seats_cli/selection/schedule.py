@@ -13,6 +13,7 @@ from itertools import pairwise
 from seats_cli.config import SelectionOptions, Stages
 from seats_cli.errors import UsageError
 from seats_cli.selection.levels import (
+    DEFAULT_SCALE,
     Boundaries,
     Levels,
     boundaries_by_depth,
@@ -48,11 +49,13 @@ class SelectionPreset:
         drop_before_layer: b1 < b2 < b3 < b4, for the depth of this very model; None: too shallow for any drop.
         temperature: Of the window softmax.
         ratios: Rows of overall, visual and audio keep ratio ``(R, R_v, R_a)``.
+        scale: lambda that goes with these boundaries.
     """
 
     drop_before_layer: Boundaries | None
     temperature: float
     ratios: tuple[tuple[float, float, float], ...]
+    scale: float = DEFAULT_SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +149,9 @@ def make_plan(
     # Only where the late layers see text alone can no ratio between theirs and 1 be had.
     largest = largest_keep_ratio(n_layers, boundaries) if boundaries and stages == "123" else 1.0
     video_trr, audio_trr = _ratios(options, preset, largest, n_video, n_audio)
-    video = solve_levels(video_trr, n_layers, boundaries, options.scale, stages)
-    audio = solve_levels(audio_trr, n_layers, boundaries, options.scale, stages)
+    scale = scale_of(options, preset)
+    video = solve_levels(video_trr, n_layers, boundaries, scale, stages)
+    audio = solve_levels(audio_trr, n_layers, boundaries, scale, stages)
     per_clip = options.method in DRAWN_FROM_CLIP
     kept_video = _stage_one(video, [n_video] if per_clip else video_window_sizes)
     kept_audio = _stage_one(audio, [n_audio] if per_clip else audio_window_sizes)
@@ -173,6 +177,14 @@ def make_plan(
 def stages_of(options: SelectionOptions) -> Stages:
     """The stages that run: of a method that chooses once from the whole clip, the first alone."""
     return "1" if options.method in DRAWN_FROM_CLIP else options.stages
+
+
+def scale_of(options: SelectionOptions, preset: SelectionPreset | None) -> float:
+    """lambda: the user's, else the one that goes with the boundaries that are used."""
+    if options.scale is not None:
+        return options.scale
+    own = preset is not None and preset.drop_before_layer is not None and options.drop_before_layer is None
+    return preset.scale if preset is not None and own else DEFAULT_SCALE
 
 
 def _boundaries(options: SelectionOptions, preset: SelectionPreset | None, n_layers: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@
 
     drop_before_layer = [16, 18, 20, 23]   # b1, b2, b3, b4
     temperature = 0.1                      # optional: of the window softmax
+    scale = 1.4                            # optional: lambda, the ratio before the LLM over the average
     layers = 28                            # optional: depth of the model it is for
 """
 
@@ -20,8 +21,8 @@ from typing import Any
 from seats_cli.errors import UsageError
 from seats_cli.selection.levels import validate_boundaries
 
-KEYS = ("drop_before_layer", "temperature", "layers")
-_FORMAT = "a schedule file holds drop_before_layer = [16, 18, 20, 23] and, if wanted, temperature and layers"
+KEYS = ("drop_before_layer", "temperature", "scale", "layers")
+_FORMAT = "a schedule file holds drop_before_layer = [16, 18, 20, 23] and perhaps temperature, scale and layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,13 @@ class DropSchedule:
     Attributes:
         drop_before_layer: b1 < b2 < b3 < b4, 0-based.
         temperature: Of the window softmax; None: not said.
+        scale: lambda; None: not said, so 1.4.
         layers: Depth of the model it is for; None: not said.
     """
 
     drop_before_layer: tuple[int, ...]
     temperature: float | None = None
+    scale: float | None = None
     layers: int | None = None
 
 
@@ -62,11 +65,13 @@ def schedule_of(table: Mapping[str, Any], where: str) -> DropSchedule:
     unknown = [key for key in table if key not in KEYS]
     if unknown:
         raise UsageError(f"{where} has {unknown[0]}, which is not known", f"known: {', '.join(KEYS)}")
-    layers, temperature = table.get("layers"), table.get("temperature")
+    layers, temperature, scale = table.get("layers"), table.get("temperature"), table.get("scale")
     if layers is not None and not positive_whole(layers):
         raise UsageError(f"{where}: layers is {layers!r}; it must be a whole number above 0", _FORMAT)
     if temperature is not None and not positive_number(temperature):
         raise UsageError(f"{where}: temperature is {temperature!r}; it must be a number above 0", _FORMAT)
+    if scale is not None and not (positive_number(scale) and scale >= 1):
+        raise UsageError(f"{where}: scale is {scale!r}; it must be a number, 1 or more", _FORMAT)
     if "drop_before_layer" not in table:
         raise UsageError(f"{where} has no drop_before_layer", _FORMAT)
     given = table["drop_before_layer"]
@@ -77,7 +82,12 @@ def schedule_of(table: Mapping[str, Any], where: str) -> DropSchedule:
             validate_boundaries(given, layers)
         except UsageError as error:
             raise UsageError(f"{where}: {error}", error.hint) from None
-    return DropSchedule(tuple(given), None if temperature is None else float(temperature), layers)
+    return DropSchedule(
+        tuple(given),
+        None if temperature is None else float(temperature),
+        None if scale is None else float(scale),
+        layers,
+    )
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -126,6 +136,8 @@ def schedule_text(schedule: DropSchedule, comments: Sequence[str] = ()) -> str:
     lines.append(f"drop_before_layer = [{layers}]  # b1, b2, b3, b4")
     if schedule.temperature is not None:
         lines.append(f"temperature = {float(schedule.temperature)!r}")
+    if schedule.scale is not None:
+        lines.append(f"scale = {float(schedule.scale)!r}")
     if schedule.layers is not None:
         lines.append(f"layers = {schedule.layers}")
     return "\n".join(lines) + "\n"
