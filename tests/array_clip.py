@@ -45,12 +45,18 @@ class ArrayClip:
         return np.zeros(0, np.float32) if self._waveform is None else self._waveform
 
 
-def random_clip(n_frames: int, rows: int, columns: int, audio_seconds: float, seed: int = 0):
+def clip_for(loaded, *shape: float, seed: int = 0):
+    """``random_clip`` in the sizes of a model."""
+    return random_clip(*shape, seed=seed, factor=loaded.model.spec.pixel_factor)
+
+
+def random_clip(n_frames: int, rows: int, columns: int, audio_seconds: float, seed: int = 0, factor: int = 28):
     """A clip whose frames need no resizing, and the options that leave them alone.
 
-    The arrays are those of ``tests.tiny_stock.stock_inputs`` for the same arguments.
+    The arrays are those of ``tests.tiny_stock.stock_inputs`` for the same arguments. ``factor``: pixels
+    of a merged token's side.
     """
-    height, width = rows * 28, columns * 28
+    height, width = rows * factor, columns * factor
     frames, sound = random_arrays(n_frames, height, width, audio_seconds, seed)
     images = frames.numpy() if n_frames else None
     waveform = sound.numpy() if audio_seconds else None
@@ -62,4 +68,6 @@ def stock_of(
     processor, n_frames: int, rows: int, columns: int, audio_seconds: float, question: str, seed: int = 0
 ):
     """What transformers' processor makes of the same arrays."""
-    return stock_inputs(processor, n_frames, rows * 28, columns * 28, audio_seconds, question, seed=seed)
+    video = processor.video_processor
+    side = video.patch_size * video.merge_size
+    return stock_inputs(processor, n_frames, rows * side, columns * side, audio_seconds, question, seed=seed)

@@ -142,7 +142,7 @@ def test_sound_after_the_picture_has_windows_of_its_own():
 
 
 def test_true_seconds_per_grid_reach_the_time_axis():
-    assert grid_times(grids(4, 3.3), 25).tolist() == [0, 82, 165, 247]
+    assert grid_times(grids(4, 3.3), spec()).tolist() == [0, 82, 165, 247]
 
 
 def test_nothing_is_refused():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from transformers import (
+    PreTrainedModel,
     Qwen2_5OmniConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 HIDDEN_SIZE = 64
+PIXEL_FACTOR = 28
+MODEL_TYPE = "qwen2_5_omni"
 
 _TEXT: dict[str, Any] = {
     "attention_dropout": 0.0,
@@ -216,10 +219,16 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
 
 
 @torch.no_grad()
-def _randomise(thinker: Qwen2_5OmniThinkerForConditionalGeneration, seed: int) -> None:
-    """Fill every parameter. The order is that of the published names: the same in every transformers."""
+def randomise(thinker: PreTrainedModel, state: Mapping[str, torch.Tensor], seed: int) -> None:
+    """Fill every parameter. The order is that of the published names: the same in every transformers.
+
+    Args:
+        thinker: Its head is changed too.
+        state: Its parameters, or parts of them, by published name.
+        seed: Of the values.
+    """
     generator = torch.Generator().manual_seed(seed)
-    for name, value in hub_state_dict(thinker).items():
+    for name, value in state.items():
         value.copy_(_draw(name, value.shape, generator))
     # What has no readable text is never the likeliest next token, so that answers can be printed.
     unreadable = torch.ones(thinker.lm_head.weight.shape[0], dtype=torch.bool)
@@ -234,7 +243,7 @@ def tiny_thinker(
     thinker = Qwen2_5OmniThinkerForConditionalGeneration(
         tiny_config(n_layers=n_layers, **overrides).thinker_config
     )
-    _randomise(thinker, seed)
+    randomise(thinker, hub_state_dict(thinker), seed)
     thinker.generation_config.eos_token_id = token_ids()["<|im_end|>"]
     thinker.generation_config.pad_token_id = token_ids()["<|endoftext|>"]
     return thinker.to(dtype).eval()
@@ -259,7 +268,7 @@ def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def _write_weights(folder: Path, weights: dict[str, torch.Tensor], shards: int) -> None:
+def write_weights(folder: Path, weights: dict[str, torch.Tensor], shards: int) -> None:
     if shards == 1:
         _save(weights, folder / "model.safetensors")
         return
@@ -306,5 +315,5 @@ def write_tiny_checkpoint(
     weights = hub_state_dict(tiny_thinker(seed, n_layers=n_layers, **overrides))
     if talker:
         weights |= _speech_weights()
-    _write_weights(folder, {name: value.to(dtype).contiguous() for name, value in weights.items()}, shards)
+    write_weights(folder, {name: value.to(dtype).contiguous() for name, value in weights.items()}, shards)
     return folder

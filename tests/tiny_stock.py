@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5OmniProcessor
 
 AUDIO_RATE_HZ = 16000
 HOP_SAMPLES = 160
@@ -23,14 +23,14 @@ def random_clip(
     return frames, waveform
 
 
-def _prompt(processor: Qwen2_5OmniProcessor, question: str, kinds: list[str]) -> str:
+def _prompt(processor: ProcessorMixin, question: str, kinds: list[str]) -> str:
     items = [{"type": kind} for kind in kinds] + [{"type": "text", "text": question}]
     messages = [{"role": "user", "content": items}]
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def stock_inputs(
-    processor: Qwen2_5OmniProcessor,
+    processor: ProcessorMixin,
     n_frames: int,
     h: int,
     w: int,
@@ -45,7 +45,7 @@ def stock_inputs(
     Args:
         processor: From a tiny checkpoint, or a real one.
         n_frames: 0: no video.
-        h: Frame height, a multiple of 28 so that nothing is resized.
+        h: Frame height, a multiple of a merged token's side so that nothing is resized.
         w: Frame width, likewise.
         audio_seconds: 0: no audio. With video it is the video's own track.
         question: Text after the clip.
@@ -65,8 +65,9 @@ def stock_inputs(
             media["videos_kwargs"]["cap_pixels_per_frame"] = False
     if audio_seconds:
         media["audio"] = [waveform.numpy()]
-        # Silence after the sound as always, but not 300 s of it: the frames that count stay the same.
-        media["audio_kwargs"] = {"max_length": (-(-len(waveform) // HOP_SAMPLES) + 4) * HOP_SAMPLES}
+        # Where silence follows the sound, not 300 s of it: the frames that count stay the same.
+        if isinstance(processor, Qwen2_5OmniProcessor):
+            media["audio_kwargs"] = {"max_length": (-(-len(waveform) // HOP_SAMPLES) + 4) * HOP_SAMPLES}
     if n_frames and audio_seconds:
         # Newer transformers know the audio track of a video by its index.
         if hasattr(processor, "load_audio_from_video"):
@@ -82,7 +83,7 @@ def stock_inputs(
 
 @torch.no_grad()
 def stock_forward(
-    thinker: Qwen2_5OmniThinkerForConditionalGeneration,
+    thinker: PreTrainedModel,
     inputs: Mapping[str, torch.Tensor],
     use_audio_in_video: bool = True,
 ) -> torch.Tensor:
@@ -92,7 +93,7 @@ def stock_forward(
 
 @torch.no_grad()
 def stock_generate(
-    thinker: Qwen2_5OmniThinkerForConditionalGeneration,
+    thinker: PreTrainedModel,
     inputs: Mapping[str, torch.Tensor],
     use_audio_in_video: bool = True,
     max_new_tokens: int = 16,

@@ -63,13 +63,13 @@ class TextGeometry:
 
 @dataclass(frozen=True, slots=True)
 class VisionGeometry:
-    """The vision encoder: windowed attention in most layers, whole grids in some.
+    """The vision encoder: every layer attends the whole grid, or most only windows of it.
 
     Attributes:
         depth: Layers.
         hidden: Width of the residual stream, and of all heads together.
         n_heads: Attention heads.
-        intermediate: Width of the gated MLP.
+        intermediate: Width of the MLP.
         patch_size: Side of a patch, pixels.
         temporal_patch_size: Frames in a patch.
         merge_size: Patches along one side of a token.
@@ -77,6 +77,9 @@ class VisionGeometry:
         out_hidden: Width of a token handed to the decoder.
         full_attention_layers: Layers that attend the whole grid, 0-based.
         window_pixels: Side of an attention window, pixels; 0: every layer attends the whole grid.
+        gated: Whether the MLP is gated and the norms have no bias, or the MLP is plain and they have one.
+        n_position_embeddings: Rows of a learned table of positions; 0: none.
+        deepstack_layers: Layers whose output is also merged, for the first layers of the decoder.
     """
 
     depth: int
@@ -90,6 +93,9 @@ class VisionGeometry:
     out_hidden: int
     full_attention_layers: tuple[int, ...]
     window_pixels: int = 112
+    gated: bool = True
+    n_position_embeddings: int = 0
+    deepstack_layers: tuple[int, ...] = ()
 
     @property
     def window_patches(self) -> int:
@@ -99,7 +105,7 @@ class VisionGeometry:
 
 @dataclass(frozen=True, slots=True)
 class AudioGeometry:
-    """The audio encoder: two convolutions, then layers that attend within a chunk.
+    """The audio encoder: convolutions over chunks of sound, then layers that attend within blocks of chunks.
 
     Attributes:
         n_layers: Layers.
@@ -109,6 +115,9 @@ class AudioGeometry:
         n_mel_bins: Mel bins of a frame.
         output_dim: Width of a token handed to the decoder.
         chunk_mel_frames: Mel frames (10 ms each) in a chunk.
+        block_mel_frames: Mel frames of the block a layer attends within, whole chunks; 0: the chunk.
+        conv_channels: Channels of three convolutions over bins and time, each of stride 2. 0: two over time, the
+            second of stride 2, and after the layers pairs of positions are pooled into a token.
     """
 
     n_layers: int
@@ -118,6 +127,23 @@ class AudioGeometry:
     n_mel_bins: int
     output_dim: int
     chunk_mel_frames: int = 200
+    block_mel_frames: int = 0
+    conv_channels: int = 0
+
+    @property
+    def positions_per_token(self) -> int:
+        """Positions in the layers that become one token."""
+        return 1 if self.conv_channels else 2
+
+    def n_positions(self, n_mel_frames: int) -> int:
+        """Positions in the layers of so many frames that begin a chunk."""
+        whole, rest = divmod(n_mel_frames, self.chunk_mel_frames)
+        return whole * self._after_convolutions(self.chunk_mel_frames) + self._after_convolutions(rest)
+
+    def _after_convolutions(self, length: int) -> int:
+        for _ in range(3 if self.conv_channels else 1):
+            length = _halved(length)
+        return length
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,11 @@ class Flops:
     def reduction(self) -> float | None:
         """How many times less; None when nothing is left to divide by."""
         return self.full / self.pruned if self.pruned else None
+
+
+def _halved(length: int) -> int:
+    """What a convolution of stride 2 leaves; nothing stays nothing."""
+    return (length + 1) // 2
 
 
 def _check_layers(text: TextGeometry, tokens_per_layer: Sequence[int]) -> None:
@@ -232,9 +263,10 @@ def vision_flops(vision: VisionGeometry, grid_hw: tuple[int, int], n_grids: int)
     n_full = sum(layer < vision.depth for layer in set(vision.full_attention_layers))
     pairs = n_full * patches**2 + (vision.depth - n_full) * windowed
     patch_values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    block = 4 * width**2 + 3 * width * vision.intermediate
+    block = 4 * width**2 + (3 if vision.gated else 2) * width * vision.intermediate
     merged_width = vision.merge_size**2 * width
-    merger = patches // vision.merge_size**2 * merged_width * (merged_width + vision.out_hidden)
+    n_mergers = 1 + len(vision.deepstack_layers)
+    merger = n_mergers * patches // vision.merge_size**2 * merged_width * (merged_width + vision.out_hidden)
     return 2 * n_grids * (patches * (patch_values * width + vision.depth * block) + 2 * pairs * width + merger)
 
 
@@ -242,14 +274,26 @@ def _audio_call_macs(audio: AudioGeometry, n_frames: int) -> int:
     """Multiply-adds of one encoder call on ``n_frames`` mel frames of one clip."""
     if not n_frames:
         return 0
-    whole, rest = divmod(n_frames, audio.chunk_mel_frames)
-    chunks = [audio.chunk_mel_frames] * whole + [rest] * (rest > 0)
-    halved = [(length - 1) // 2 + 1 for length in chunks]  # the second convolution has stride 2
-    width = audio.d_model
-    first = len(chunks) * chunks[0] * 3 * audio.n_mel_bins * width
-    second = len(chunks) * halved[0] * 3 * width**2
-    layer = sum(halved) * (4 * width**2 + 2 * width * audio.ffn) + 2 * sum(n**2 for n in halved) * width
-    return first + second + audio.n_layers * layer + sum(halved) // 2 * width * audio.output_dim
+    chunk, width = audio.chunk_mel_frames, audio.d_model
+    n_chunks, longest = -(-n_frames // chunk), min(n_frames, chunk)
+    positions = audio.n_positions(n_frames)
+    block = audio.n_positions(longest) * max(audio.block_mel_frames // chunk, 1)
+    layer = positions * (4 * width**2 + 2 * width * audio.ffn) + 2 * _sum_of_squares(positions, block) * width
+    head = width * audio.output_dim + (width**2 if audio.conv_channels else 0)
+    tokens = positions // audio.positions_per_token
+    return n_chunks * _convolution_macs(audio, longest) + audio.n_layers * layer + tokens * head
+
+
+def _convolution_macs(audio: AudioGeometry, length: int) -> int:
+    """Multiply-adds of the convolutions on one chunk of ``length`` mel frames."""
+    width, channels = audio.d_model, audio.conv_channels
+    if not channels:
+        return length * 3 * audio.n_mel_bins * width + _halved(length) * 3 * width**2
+    bins, total = audio.n_mel_bins, 0
+    for channels_in in (1, channels, channels):
+        bins, length = _halved(bins), _halved(length)
+        total += bins * length * 9 * channels_in * channels
+    return total + length * bins * channels * width
 
 
 def audio_flops(audio: AudioGeometry, mel_frames: Sequence[int]) -> int:
@@ -313,25 +357,33 @@ def _text_parameters(text: TextGeometry) -> int:
 
 
 def _vision_parameters(vision: VisionGeometry) -> int:
-    width, inner = vision.hidden, vision.intermediate
-    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * width
-    block = 4 * (width**2 + width) + 3 * width * inner + 2 * inner + width + 2 * width
+    width, inner, plain = vision.hidden, vision.intermediate, not vision.gated
+    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * width + plain * width
+    norm = (1 + plain) * width
+    mlp = (2 if plain else 3) * width * inner + (1 if plain else 2) * inner + width
+    block = 4 * (width**2 + width) + mlp + 2 * norm
     merged = vision.merge_size**2 * width
-    merger = width + merged**2 + merged + merged * vision.out_hidden + vision.out_hidden
-    return patch + vision.depth * block + merger
+    head = merged**2 + merged + merged * vision.out_hidden + vision.out_hidden
+    mergers = norm + head + len(vision.deepstack_layers) * (2 * merged + head)
+    return vision.n_position_embeddings * width + patch + vision.depth * block + mergers
 
 
 def _audio_parameters(audio: AudioGeometry) -> int:
-    width = audio.d_model
-    convolutions = 3 * audio.n_mel_bins * width + width + 3 * width**2 + width
-    # The key projection alone has no bias; each of the two norms has weight and bias.
-    layer = 4 * width**2 + 3 * width + 2 * width * audio.ffn + audio.ffn + width + 4 * width
-    head = 2 * width + width * audio.output_dim + audio.output_dim
-    return convolutions + audio.n_layers * layer + head + 2 * audio.output_dim  # two marker embeddings
+    width, channels, out = audio.d_model, audio.conv_channels, audio.output_dim
+    # Norms have weight and bias, and so has every projection but, behind convolutions over time alone, the keys'.
+    layer = 4 * width**2 + (4 if channels else 3) * width + 2 * width * audio.ffn + audio.ffn + width + 4 * width
+    if channels:
+        bins = _halved(_halved(_halved(audio.n_mel_bins)))
+        convolutions = 9 * channels + 2 * 9 * channels**2 + 3 * channels + channels * bins * width
+        head = 2 * width + width**2 + width + width * out + out
+    else:
+        convolutions = 3 * audio.n_mel_bins * width + width + 3 * width**2 + width
+        head = 2 * width + width * out + out + 2 * out  # two marker embeddings
+    return convolutions + audio.n_layers * layer + head
 
 
 def n_parameters(geometry: ModelGeometry) -> int:
-    """Parameters of the thinker, biases and norms included; the encoders are Qwen2.5-Omni's."""
+    """Parameters of the thinker, biases and norms included."""
     encoders = _vision_parameters(geometry.vision) + _audio_parameters(geometry.audio)
     return _text_parameters(geometry.text) + encoders
 

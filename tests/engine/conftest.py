@@ -1,4 +1,4 @@
-"""One tiny checkpoint, loaded by the code a user runs."""
+"""A tiny checkpoint of every family, loaded by the code a user runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import pytest
 
 from seats_cli.config import ModelOptions
 from seats_cli.models.loading import load
-from tests.tiny import write_tiny_checkpoint
+from tests import tiny, tiny_qwen3
+
+FAMILIES = {module.MODEL_TYPE: module for module in (tiny, tiny_qwen3)}
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+@pytest.fixture(scope="session", params=FAMILIES)
+def checkpoint(request, tmp_path_factory):
     import torch
 
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), dtype=torch.float32)
+    return FAMILIES[request.param].write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -27,14 +27,14 @@ from seats_cli.models.loading import LoadedModel
 from seats_cli.report import ProfileReport
 from seats_cli.timing import Stopwatch
 from tests import tiny
-from tests.array_clip import random_clip
+from tests.array_clip import clip_for
 from tests.engine.test_laws import SHAPES, VARIANTS
 
 SETTINGS = [SelectionOptions(trr=0.3), SelectionOptions(trr=0.1), SelectionOptions(video_trr=0.2, audio_trr=0.4)]
 
 
 def workbench(loaded: LoadedModel, shape: tuple[int, int, int, float], n_text: int = 40) -> Workbench:
-    clip, media = random_clip(*shape, seed=6)
+    clip, media = clip_for(loaded, *shape, seed=6)
     return make_workbench(loaded, lambda: clip, media, n_text)
 
 

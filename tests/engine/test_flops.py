@@ -13,7 +13,7 @@ from seats_cli.engine.encode import log_mel_of
 from seats_cli.engine.pipeline import Settings, flops_info, prepare, read_prompt
 from seats_cli.layout import Modality
 from seats_cli.timing import Stopwatch
-from tests.array_clip import random_clip
+from tests.array_clip import clip_for
 from tests.engine.test_laws import QUESTION, SHAPES, VARIANTS
 
 
@@ -50,7 +50,7 @@ def counted(loaded, prepared, options) -> tuple[object, int]:
 )
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=[name.replace(" ", "-") for name in SHAPES])
 def test_law_5_formula_equals_counter(loaded, shape, options):
-    clip, media = random_clip(*shape)
+    clip, media = clip_for(loaded, *shape)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=options), Stopwatch())
     prompted, total = counted(loaded, prepared, options)
     info = flops_info(loaded, prepared.layout, prompted)
@@ -67,7 +67,7 @@ def test_the_analytic_figures_are_those_of_a_run(loaded, variant):
     """One batch of windows: nothing is padded differently, so the arithmetic agrees to the last FLOP."""
     shape = (8, 4, 5, 4.0)
     options = SelectionOptions(trr=0.3, **variant)
-    clip, media = random_clip(*shape)
+    clip, media = clip_for(loaded, *shape)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=options), Stopwatch())
     with torch.inference_mode():
         prompted = read_prompt(loaded, prepared, options, Stopwatch())

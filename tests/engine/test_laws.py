@@ -22,7 +22,7 @@ from seats_cli.layout import Modality
 from seats_cli.models.loading import load
 from seats_cli.selection import get_method
 from seats_cli.timing import Stopwatch
-from tests.array_clip import random_clip, stock_of
+from tests.array_clip import clip_for, stock_of
 from tests.oracles.masked_forward import masked_logits
 from tests.tiny_stock import stock_forward, stock_generate
 
@@ -41,7 +41,7 @@ SHAPES = {  # frames, rows, columns, seconds of sound
 
 def run(loaded, shape, selection, seed=0, **keywords):
     """Prepare and prefill a random clip; gives (prepared, prompted)."""
-    clip, media = random_clip(*shape, seed=seed)
+    clip, media = clip_for(loaded, *shape, seed=seed)
     settings = Settings(media=media, selection=selection)
     with torch.inference_mode():
         prepared = prepare(loaded, clip, QUESTION, settings, Stopwatch())
@@ -190,7 +190,7 @@ def test_law_2_the_answer_depends_on_what_the_cache_keeps(loaded):
 @pytest.mark.parametrize("method", ["seats", "random"])
 @pytest.mark.parametrize("per_batch", [1, 2, 3])
 def test_law_4_batches_equal_one_go(loaded, shape, per_batch, method):
-    clip, media = random_clip(*shape, seed=5)
+    clip, media = clip_for(loaded, *shape, seed=5)
     selection = SelectionOptions(method=method, trr=0.4)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=selection), Stopwatch())
     parts = []
@@ -221,7 +221,7 @@ def test_random_draws_differ_between_seeds_and_clips_but_not_between_questions(l
 
     def drawn(seed, clip_seed=0, question=QUESTION):
         selection = SelectionOptions(method="random", trr=0.3, selection_seed=seed)
-        clip, media = random_clip(*SHAPES["both"], seed=clip_seed)
+        clip, media = clip_for(loaded, *SHAPES["both"], seed=clip_seed)
         with torch.inference_mode():
             prepared = prepare(loaded, clip, question, Settings(media=media, selection=selection), Stopwatch())
             index = read_prompt(loaded, prepared, selection, Stopwatch()).encoded.index
@@ -261,7 +261,7 @@ def module_state(thinker) -> dict:
 
 def test_law_6_nothing_stays_behind(loaded, monkeypatch):
     def ask(seed, selection):
-        clip, media = random_clip(*SHAPES["both"], seed=seed)
+        clip, media = clip_for(loaded, *SHAPES["both"], seed=seed)
         settings = Settings(media, selection, GenerationOptions(max_new_tokens=4))
         return answer(loaded, lambda: clip, QUESTION, settings)
 
@@ -365,7 +365,7 @@ def test_stage_two_scores_are_the_attention_of_the_last_token(loaded):
 
 def test_batched_prefill_needs_no_method_state(loaded):
     """The same prompt through a fresh method object gives the same rows."""
-    clip, media = random_clip(*SHAPES["both"], seed=9)
+    clip, media = clip_for(loaded, *SHAPES["both"], seed=9)
     options = SelectionOptions(trr=0.3)
     prepared = prepare(loaded, clip, QUESTION, Settings(media=media, selection=options), Stopwatch())
     results = []
@@ -375,6 +375,6 @@ def test_batched_prefill_needs_no_method_state(loaded):
             encoded = encode(
                 loaded.model, clip, prepared.waveform, prepared.shape, prepared.layout, method, Stopwatch()
             )
-            filled = prefill(loaded.model, prepared.layout, encoded.embeddings, encoded.index, method)
+            filled = prefill(loaded.model, prepared.layout, encoded, method)
         results.append(filled)
     assert torch.equal(results[0].logits, results[1].logits)

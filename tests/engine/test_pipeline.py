@@ -25,7 +25,7 @@ from seats_cli.media.types import SamplingPlan
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import Report
 from seats_cli.timing import Stopwatch
-from tests.array_clip import ArrayClip, random_clip
+from tests.array_clip import ArrayClip, clip_for, random_clip
 from tests.engine.test_laws import SHAPES, kept_rows
 from tests.oracles.masked_forward import masked_logits
 
@@ -35,7 +35,7 @@ TRRS = (1.0, 0.5, 0.3, 0.1)
 
 def ask(loaded: LoadedModel, shape: tuple[int, int, int, float], **options: object) -> Report:
     """Ask about a random clip; ``options`` go to whichever part knows them."""
-    clip, media = random_clip(*shape, seed=4)
+    clip, media = clip_for(loaded, *shape, seed=4)
     parts = {
         kind: kind(**{f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options})
         for kind in (SelectionOptions, GenerationOptions)
@@ -134,7 +134,7 @@ def test_what_was_asked_for_is_in_the_report(loaded: LoadedModel) -> None:
 
 def test_the_answer_is_the_pieces(loaded: LoadedModel) -> None:
     pieces: list[str] = []
-    clip, media = random_clip(*SHAPES["both"])
+    clip, media = clip_for(loaded, *SHAPES["both"])
     settings = Settings(media, generation=GenerationOptions(max_new_tokens=12))
     report = answer(loaded, lambda: clip, QUESTION, settings, pieces.append)
     assert "".join(pieces).strip() == report.answer
@@ -151,7 +151,7 @@ def test_ctrl_c_gives_a_report(loaded: LoadedModel) -> None:
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    clip, media = random_clip(*SHAPES["both"])
+    clip, media = clip_for(loaded, *SHAPES["both"])
     settings = Settings(media, generation=GenerationOptions(max_new_tokens=12))
     report = answer(loaded, lambda: clip, QUESTION, settings, interrupt)
     assert report.finish_reason == "interrupted"
@@ -161,7 +161,7 @@ def test_ctrl_c_gives_a_report(loaded: LoadedModel) -> None:
 
 def test_choices(loaded: LoadedModel) -> None:
     pieces: list[str] = []
-    clip, media = random_clip(*SHAPES["both"])
+    clip, media = clip_for(loaded, *SHAPES["both"])
     settings = Settings(media, generation=GenerationOptions(choices=("A", "B", "C")))
     report = answer(loaded, lambda: clip, QUESTION, settings, pieces.append)
     shares = {choice.label: choice.probability for choice in report.choices}
@@ -184,7 +184,7 @@ def test_warnings_of_the_clip_reach_the_report(loaded: LoadedModel) -> None:
             yield from super().frames()
             self.warnings.append("the last frames were damaged")
 
-    template, media = random_clip(*SHAPES["both"])
+    template, media = clip_for(loaded, *SHAPES["both"])
     clip = Damaged(template._images, template._waveform)
     clip.warnings.append("no rotation")
     report = answer(
@@ -341,7 +341,7 @@ def test_frame_size_is_the_budget(loaded: LoadedModel) -> None:
 
 
 def traced(loaded: LoadedModel, path: Path, **options: object) -> tuple[Report, dict[str, np.ndarray]]:
-    clip, media = random_clip(*SHAPES["both"])
+    clip, media = clip_for(loaded, *SHAPES["both"])
     settings = Settings(media, SelectionOptions(**options), GenerationOptions(max_new_tokens=1))
     report = answer(
         loaded,
@@ -427,7 +427,7 @@ def test_trace_of_a_full_run(loaded: LoadedModel, tmp_path: Path) -> None:
 
 
 def test_trace_of_half_precision(loaded: LoadedModel, tmp_path: Path) -> None:
-    clip, media = random_clip(*SHAPES["one window"])
+    clip, media = clip_for(loaded, *SHAPES["one window"])
     prepared = prepare(loaded, clip, QUESTION, Settings(media), Stopwatch())
     write_trace(tmp_path / "t.npz", {"a": torch.ones(2, dtype=torch.bfloat16)}, prepared)
     with np.load(tmp_path / "t.npz") as file:
@@ -487,7 +487,7 @@ def test_a_track_that_is_not_heard_is_still_a_track(loaded, tmp_path):
 
 @pytest.mark.parametrize("question", ["what\udcff", "\ud800"])
 def test_a_question_that_is_not_text_is_refused(loaded, question):
-    clip, media = random_clip(2, 4, 4, 0.0)
+    clip, media = clip_for(loaded, 2, 4, 4, 0.0)
     with pytest.raises(UsageError, match="not valid UTF-8"):
         answer(loaded, lambda: clip, question, Settings(media=media))
 

@@ -13,6 +13,7 @@ from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, Sele
 from seats_cli.dataset import Question
 from seats_cli.engine.analytic import FULL
 from seats_cli.engine.decode import Decoded, choice_probabilities, choice_tokens, decode
+from seats_cli.engine.encode import EncodedClip
 from seats_cli.engine.evaluate import Evaluation, evaluate
 from seats_cli.engine.pipeline import Settings, prepare, read_prompt
 from seats_cli.engine.prefill import Prefill, prefill
@@ -22,7 +23,7 @@ from seats_cli.layout import Layout, Modality
 from seats_cli.models.loading import LoadedModel, load
 from seats_cli.selection.base import EncodedWindows, Kept, LayerKept, LayerState, SelectionMethod
 from seats_cli.timing import Stopwatch
-from tests.array_clip import ArrayClip, random_clip
+from tests.array_clip import ArrayClip, clip_for, random_clip
 from tests.engine.test_laws import QUESTION, SHAPES
 from tests.tiny import printable_ids
 
@@ -50,31 +51,29 @@ class Removes(SelectionMethod):
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A prompt: its layout and its whole embeddings."""
+    """A prompt: its layout and all of it encoded."""
 
     layout: Layout
-    embeddings: torch.Tensor
+    encoded: EncodedClip
 
-    def with_answer(self, loaded: LoadedModel, ids: list[int]) -> tuple[Layout, torch.Tensor]:
-        tail = loaded.model.embed(torch.tensor(ids, dtype=torch.long))
-        return with_answer(self.layout, ids), torch.cat([self.embeddings, tail])
+    def with_answer(self, loaded: LoadedModel, ids: list[int]) -> tuple[Layout, EncodedClip]:
+        return with_answer(loaded.model, self.layout, self.encoded, ids)
 
 
 def asked(loaded: LoadedModel, name: str, seed: int = 0) -> Asked:
-    clip, media = random_clip(*SHAPES[name], seed=seed)
+    clip, media = clip_for(loaded, *SHAPES[name], seed=seed)
     selection = SelectionOptions(method="full", trr=1.0)
     settings = Settings(media=media, selection=selection)
     prepared = prepare(loaded, clip, QUESTION, settings, Stopwatch())
     prompted = read_prompt(loaded, prepared, selection, Stopwatch())
-    return Asked(prepared.layout, prompted.encoded.embeddings)
+    return Asked(prepared.layout, prompted.encoded)
 
 
 def prefilled(loaded: LoadedModel, prompt: Asked, removal: str, layer: int) -> Prefill:
     """By the engine, with the modality dropped on the way."""
     method = Removes(None, SelectionOptions(), 1.0)
     method.gone, method.layer = REMOVALS[removal], layer
-    everything = torch.arange(prompt.layout.n_tokens)
-    return prefill(loaded.model, prompt.layout, prompt.embeddings, everything, method, kv_cache="staged")
+    return prefill(loaded.model, prompt.layout, prompt.encoded, method, kv_cache="staged")
 
 
 def written(loaded: LoadedModel, prompt: Asked, removal: str, layer: int) -> list[int]:
@@ -115,8 +114,7 @@ def test_right_is_what_decoding_writes(talker: LoadedModel, name: str) -> None:
             break
     assert len(references) > 1
     for reference in references:
-        layout, embeddings = prompt.with_answer(talker, list(reference))
-        found = outcomes(talker.model, layout, embeddings, says(talker.model, reference))
+        found = outcomes(talker.model, *prompt.with_answer(talker, list(reference)), says(talker.model, reference))
         assert found == {
             removal: tuple(answers[removal, layer] == reference for layer in range(n_layers + 1))
             for removal in REMOVALS
@@ -130,8 +128,7 @@ def test_an_answer_must_end_where_the_reference_does(talker: LoadedModel) -> Non
         p for p in (asked(talker, "both", seed) for seed in range(20)) if len(written(talker, p, "both", 99)) > 1
     )
     ids = written(talker, prompt, "both", 99)[:-1][:1]
-    layout, embeddings = prompt.with_answer(talker, ids)
-    assert not outcomes(talker.model, layout, embeddings, says(talker.model, ids))["both"][-1]
+    assert not outcomes(talker.model, *prompt.with_answer(talker, ids), says(talker.model, ids))["both"][-1]
 
 
 @pytest.mark.parametrize("name", ["both", "sound alone"])
@@ -141,7 +138,7 @@ def test_a_choice_is_the_likeliest_label(talker: LoadedModel, name: str) -> None
     n_layers = len(talker.model.layers)
     tokens = choice_tokens(labels, tokenizer)
     found = [
-        outcomes(talker.model, prompt.layout, prompt.embeddings, chooses(talker.model, tokens, [right]))
+        outcomes(talker.model, prompt.layout, prompt.encoded, chooses(talker.model, tokens, [right]))
         for right in range(len(labels))
     ]
     for removal in REMOVALS:
@@ -164,7 +161,7 @@ def test_what_is_not_there_changes_nothing_by_leaving(
         seen.append(hidden)
         return len(seen) % 3 == 0
 
-    found = outcomes(loaded.model, prompt.layout, prompt.embeddings, judge)
+    found = outcomes(loaded.model, prompt.layout, prompt.encoded, judge)
     n_layers = len(loaded.model.layers)
     assert found["both"] == found[present]
     assert found[absent] == (found["both"][-1],) * (n_layers + 1)
@@ -172,8 +169,11 @@ def test_what_is_not_there_changes_nothing_by_leaving(
 
 
 def test_the_answer_stands_where_decoding_puts_it(loaded: LoadedModel) -> None:
-    layout = asked(loaded, "both").layout
-    longer = with_answer(layout, [7, 8, 9])
+    prompt = asked(loaded, "both")
+    layout = prompt.layout
+    longer, encoded = prompt.with_answer(loaded, [7, 8, 9])
+    assert encoded.index.tolist() == list(range(longer.n_tokens))
+    assert torch.equal(encoded.embeddings[: layout.n_tokens], prompt.encoded.embeddings)
     assert longer.ids[-3:].tolist() == [7, 8, 9]
     assert (longer.positions[:, -3:] == [[layout.next_position + i for i in range(3)]] * 3).all()
     assert (longer.modality[-3:] == Modality.TEXT).all()

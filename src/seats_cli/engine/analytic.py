@@ -103,7 +103,7 @@ def selection_flops(spec: ModelSpec, layout: Layout, plan: TokenPlan) -> int:
     total = 0
     for modality, keeps, per_token, width in (
         (Modality.VIDEO, plan.stage_one_video, geometry.vision.merge_size**2, geometry.vision.hidden),
-        (Modality.AUDIO, plan.stage_one_audio, 2, geometry.audio.d_model),
+        (Modality.AUDIO, plan.stage_one_audio, geometry.audio.positions_per_token, geometry.audio.d_model),
     ):
         sizes = [size for size in layout.window_sizes[modality] if size]
         if not sizes:

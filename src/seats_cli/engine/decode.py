@@ -109,7 +109,7 @@ class Sampler:
         return torch.multinomial(torch.softmax(scores[0], dim=-1), 1, generator=self._generator)
 
 
-def next_logits(model: OmniModel, token: torch.Tensor, position: int, cache: RaggedCache) -> torch.Tensor:
+def next_logits(model: OmniModel, token: torch.Tensor, position: float, cache: RaggedCache) -> torch.Tensor:
     """One decoding step.
 
     Args:
@@ -122,7 +122,7 @@ def next_logits(model: OmniModel, token: torch.Tensor, position: int, cache: Rag
         Logits [vocab] of the token after it.
     """
     hidden = model.embed(token.to(model.device))[None]
-    cos, sin = model.rope(hidden, torch.full((3, 1), position, device=hidden.device))
+    cos, sin = model.rope(hidden, torch.full((3, 1), float(position), device=hidden.device))
     for i in range(len(model.layers)):
         place = layer_device(model, i)
         if hidden.device != place:
@@ -135,7 +135,7 @@ def decode(
     model: OmniModel,
     logits: torch.Tensor,
     cache: RaggedCache,
-    next_position: int,
+    next_position: float,
     options: GenerationOptions,
     on_token: Callable[[int], None] | None = None,
 ) -> Decoded:
@@ -154,16 +154,17 @@ def decode(
     sampler, stop = Sampler(options), frozenset(model.stop_ids)
     ids: list[int] = []
     try:
-        for step in range(options.max_new_tokens):
-            token = sampler.choose(logits)
-            chosen = int(token)
-            if chosen in stop:
-                return Decoded(ids, "stop")
-            ids.append(chosen)
-            if on_token is not None:
-                on_token(chosen)
-            if step + 1 < options.max_new_tokens:
-                logits = next_logits(model, token, next_position + step, cache)
+        with model.decoding():
+            for step in range(options.max_new_tokens):
+                token = sampler.choose(logits)
+                chosen = int(token)
+                if chosen in stop:
+                    return Decoded(ids, "stop")
+                ids.append(chosen)
+                if on_token is not None:
+                    on_token(chosen)
+                if step + 1 < options.max_new_tokens:
+                    logits = next_logits(model, token, next_position + step, cache)
     except KeyboardInterrupt:
         return Decoded(ids, "interrupted")
     return Decoded(ids, "length")

@@ -35,6 +35,7 @@ class EncodedClip:
         index: int64 [S], their rows in the layout, ascending.
         encoder_flops: Executed by the encoders (2 per multiply-add).
         selection_flops: Executed by Stage I.
+        deepstack: [L', m, D], what is added to the ``m`` visual tokens behind the first L' layers; None: nothing.
         trace: ``stage_one/video_saliency``, ... where saliency was asked for.
     """
 
@@ -42,6 +43,7 @@ class EncodedClip:
     index: torch.Tensor
     encoder_flops: int
     selection_flops: int
+    deepstack: torch.Tensor | None = None
     trace: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -53,11 +55,13 @@ class WindowBatch:
         windows: As a method is shown them.
         encoder_flops: Executed to encode them.
         saliency_flops: Executed to find the attention received; 0 where it was not asked for.
+        deepstack: [n, D] each, as the encoder gave them.
     """
 
     windows: EncodedWindows
     encoder_flops: int
     saliency_flops: int
+    deepstack: tuple[torch.Tensor, ...] = ()
 
 
 Batches = Mapping[Modality, Iterable[WindowBatch]]
@@ -86,18 +90,33 @@ class _Stream:
     kept: list[torch.Tensor] = field(default_factory=list)
     embeddings: list[torch.Tensor] = field(default_factory=list)
     saliency: list[torch.Tensor] = field(default_factory=list)
+    deepstack: list[torch.Tensor] = field(default_factory=list)
     n_seen: int = 0
     encoder_flops: int = 0
     selection_flops: int = 0
 
 
-def _window_ranges(sizes: tuple[int, ...], per_batch: int, unit: int = 1) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of windows, about ``per_batch`` each, beginning at multiples of ``unit`` windows."""
-    step = max(unit, per_batch // unit * unit)
-    for first in range(0, len(sizes), step):
-        last = min(first + step, len(sizes))
+def _window_ranges(
+    sizes: tuple[int, ...], per_batch: int, starts: Sequence[int] | None = None, unit: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of windows, ``per_batch`` each or a few more.
+
+    Args:
+        sizes: Tokens of each window.
+        per_batch: Windows wanted in a range.
+        starts: Where each window starts, and the end; None: windows are counted. A range begins at a multiple of
+            ``unit``, and what is left after it at the end is no shorter than that.
+        unit: In what ``starts`` counts.
+    """
+    places = range(len(sizes) + 1) if starts is None else starts
+    first = 0
+    while first < len(sizes):
+        last = min(first + per_batch, len(sizes))
+        while last < len(sizes) and (places[last] % unit or places[-1] - places[last] < unit):
+            last += 1
         if sum(sizes[first:last]):
             yield first, last
+        first = last
 
 
 def patches_of(model: OmniModel, images: list[npt.NDArray[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
@@ -118,7 +137,13 @@ def patches_of(model: OmniModel, images: list[npt.NDArray[np.uint8]], size: tupl
 def log_mel_of(model: OmniModel, waveform: npt.NDArray[np.float32]) -> torch.Tensor:
     """Waveform [n] -> log-mel [bins, frames] on the model's device, in its precision."""
     sound = torch.from_numpy(waveform).to(model.device)
-    mel = log_mel(sound, mel_filters=torch.from_numpy(model.mel_filters), n_fft=N_FFT, hop_length=HOP_SAMPLES)
+    mel = log_mel(
+        sound,
+        mel_filters=torch.from_numpy(model.mel_filters),
+        n_fft=N_FFT,
+        hop_length=HOP_SAMPLES,
+        mirrored_end=model.spec.mirrored_sound_end,
+    )
     return mel.to(model.dtype)
 
 
@@ -173,15 +198,15 @@ def _audio_batches(
     with watch("decode"):
         mel = log_mel_of(model, waveform)
     starts = _mel_frames(sizes, spec.layout.positions_per_window, spec.mel_frames_per_window)
+    # The last window with sound ends where the sound does; windows after it have none.
     last_used = max(i for i, size in enumerate(sizes) if size) + 1
-    unit = spec.mel_frames_per_batch_unit // spec.mel_frames_per_window
-    for first, last in _window_ranges(sizes, per_batch, unit):
-        end = mel.shape[1] if last >= last_used else starts[last]
-        piece = mel[:, starts[first] : end]
+    ends = [*starts[:last_used], *[mel.shape[1]] * (len(starts) - last_used)]
+    for first, last in _window_ranges(sizes, per_batch, ends, spec.mel_frames_per_batch_unit):
+        piece = mel[:, ends[first] : ends[last]]
         with watch("encode"):
             encoded = model.encode_audio(piece, saliency=saliency)
         flops = cost.audio_flops(audio, [piece.shape[1]])
-        work = _SaliencyWork((piece.shape[1] - 1) // 2 + 1, 2, audio.d_model)
+        work = _SaliencyWork(audio.n_positions(piece.shape[1]), audio.positions_per_token, audio.d_model)
         yield _batch(Modality.AUDIO, first, sizes[first:last], encoded, flops, work, watch)
 
 
@@ -201,7 +226,8 @@ def _batch(
             present = [size for size in sizes if size]
             saliency = encoded.attention_received(present).to(encoded.embeddings.device)
             spent = work.flops(present)
-    return WindowBatch(EncodedWindows(modality, encoded.embeddings, saliency, sizes, first), flops, spent)
+    windows = EncodedWindows(modality, encoded.embeddings, saliency, sizes, first)
+    return WindowBatch(windows, flops, spent, encoded.deepstack)
 
 
 def _stage_one(batches: Iterable[WindowBatch], method: SelectionMethod, watch: Stopwatch) -> _Stream:
@@ -221,6 +247,8 @@ def _stage_one(batches: Iterable[WindowBatch], method: SelectionMethod, watch: S
             stream.kept.append(kept.indices + stream.n_seen)
             changed = kept.embeddings
             stream.embeddings.append(windows.embeddings[kept.indices] if changed is None else changed)
+            if batch.deepstack:
+                stream.deepstack.append(torch.stack([one[kept.indices] for one in batch.deepstack]))
         stream.n_seen += sum(windows.window_sizes)
     return stream
 
@@ -240,7 +268,10 @@ def _gathered(batches: Iterable[WindowBatch]) -> Iterator[WindowBatch]:
         first_window=each[0].first_window,
     )
     yield WindowBatch(
-        windows, sum(part.encoder_flops for part in parts), sum(part.saliency_flops for part in parts)
+        windows,
+        sum(part.encoder_flops for part in parts),
+        sum(part.saliency_flops for part in parts),
+        tuple(torch.cat(level) for level in zip(*(part.deepstack for part in parts), strict=True)),
     )
 
 
@@ -302,11 +333,13 @@ def select_windows(
             rows.append(all_rows[torch.cat(stream.kept).to(device)])
             embeddings.append(torch.cat(stream.embeddings).to(device, text.dtype))
     index, order = torch.cat(rows).sort()
+    extra = streams[Modality.VIDEO].deepstack if Modality.VIDEO in streams else []
     return EncodedClip(
         embeddings=torch.cat(embeddings)[order],
         index=index,
         encoder_flops=sum(s.encoder_flops for s in streams.values()),
         selection_flops=sum(s.selection_flops for s in streams.values()),
+        deepstack=torch.cat(extra, dim=1).to(device, text.dtype) if extra else None,
         trace={
             f"stage_one/{modality.name.lower()}_saliency": torch.cat(stream.saliency)
             for modality, stream in streams.items()

@@ -175,8 +175,7 @@ def _prefilled(
         filled = prefill(
             loaded.model,
             layout,
-            encoded.embeddings,
-            encoded.index,
+            encoded,
             method,
             kv_cache=options.kv_cache,
             score_with=options.score_with,
@@ -254,7 +253,7 @@ def spare_for(options: GenerationOptions) -> int:
 
 def write_answer(
     loaded: LoadedModel,
-    next_position: int,
+    next_position: float,
     filled: Prefill,
     options: GenerationOptions,
     on_text: Callable[[str], None] | None = None,

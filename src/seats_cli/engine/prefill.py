@@ -7,14 +7,16 @@ plan, so the host runs ahead of the GPU. Counts and traces are read once, after 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from seats_cli.config import KvCache, ScoreWith
 from seats_cli.engine.cache import RaggedCache
-from seats_cli.layout import Layout
+from seats_cli.engine.encode import EncodedClip
+from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
 
@@ -29,6 +31,9 @@ class Rows:
         index: int64 [S], row of each token in the unpruned layout.
         modality: int64 [S].
         window: int64 [S].
+        deepstack: [L', m + 1, D], added behind the first L' layers; its last row is 0, for all that has none.
+            None: nothing is added.
+        slot: int64 [S], row of each token in it.
     """
 
     hidden: torch.Tensor
@@ -37,6 +42,8 @@ class Rows:
     index: torch.Tensor
     modality: torch.Tensor
     window: torch.Tensor
+    deepstack: torch.Tensor | None = None
+    slot: torch.Tensor | None = None
 
     def take(self, kept: torch.Tensor) -> Rows:
         """Only the rows at ``kept``, int64 ascending."""
@@ -47,15 +54,29 @@ class Rows:
             self.index[kept],
             self.modality[kept],
             self.window[kept],
+            self.deepstack,
+            None if self.slot is None else self.slot[kept],
         )
 
     def to(self, device: torch.device) -> Rows:
         """All of it on ``device``; itself when it is there already."""
         if self.hidden.device == device:
             return self
-        return Rows(
-            *(getattr(self, name).to(device) for name in ("hidden", "cos", "sin", "index", "modality", "window"))
-        )
+        here = {one.name: getattr(self, one.name) for one in fields(self)}
+        there: dict[str, Any] = {
+            name: value if value is None else value.to(device) for name, value in here.items()
+        }
+        return Rows(**there)
+
+    def after(self, layer: int, hidden: torch.Tensor) -> Rows:
+        """With what left that layer; what is to be added to visual tokens behind it is."""
+        if self.deepstack is None or self.slot is None:
+            return replace(self, hidden=hidden)
+        if layer < len(self.deepstack):
+            hidden = hidden + self.deepstack[layer][self.slot]
+        if layer + 1 < len(self.deepstack):
+            return replace(self, hidden=hidden)
+        return replace(self, hidden=hidden, deepstack=None, slot=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +112,27 @@ def causal_mask(model: OmniModel, hidden: torch.Tensor) -> torch.Tensor | None:
     return torch.full((1, 1, n, n), lowest, dtype=hidden.dtype, device=hidden.device).triu(1)
 
 
-def first_rows(model: OmniModel, layout: Layout, embeddings: torch.Tensor, index: torch.Tensor) -> Rows:
+def first_rows(model: OmniModel, layout: Layout, encoded: EncodedClip) -> Rows:
     """The sequence before layer 0.
 
     Args:
         model: The thinker.
         layout: The unpruned sequence.
-        embeddings: [S, D], text included.
-        index: int64 [S], row in the layout of each embedding, ascending.
+        encoded: What Stage I left of it.
     """
-    device = embeddings.device
-    hidden = embeddings[None]
+    index, device = encoded.index, encoded.embeddings.device
+    hidden = encoded.embeddings[None]
     positions = torch.from_numpy(layout.positions).to(device)[:, index]
     cos, sin = model.rope(hidden, positions)
     modality = torch.from_numpy(layout.modality).to(device)[index]
     window = torch.from_numpy(layout.window).to(device)[index]
-    return Rows(hidden, cos, sin, index, modality, window)
+    rows = Rows(hidden, cos, sin, index, modality, window)
+    if encoded.deepstack is None:
+        return rows
+    n_visual = encoded.deepstack.shape[1]
+    is_visual = modality == Modality.VIDEO
+    slot = torch.where(is_visual, is_visual.cumsum(0) - 1, n_visual)
+    return replace(rows, deepstack=functional.pad(encoded.deepstack, (0, 0, 0, 1)), slot=slot)
 
 
 def _drop(
@@ -160,8 +186,7 @@ def _count(per_layer: list[torch.Tensor]) -> list[tuple[int, int, int]]:
 def prefill(
     model: OmniModel,
     layout: Layout,
-    embeddings: torch.Tensor,
-    index: torch.Tensor,
+    encoded: EncodedClip,
     method: SelectionMethod,
     *,
     kv_cache: KvCache = "staged",
@@ -173,8 +198,7 @@ def prefill(
     Args:
         model: The thinker.
         layout: The unpruned sequence of N tokens.
-        embeddings: [S, D], what Stage I left of it, text included.
-        index: int64 [S], their rows in the layout, ascending.
+        encoded: What Stage I left of it.
         method: Says who stays before which layer.
         kv_cache: ``staged`` keeps in every layer what it processed; ``text`` cuts all at the end to what the
             last layer processed.
@@ -184,7 +208,7 @@ def prefill(
     Returns:
         Logits of the first token, the cache, and what each layer processed.
     """
-    rows = first_rows(model, layout, embeddings, index)
+    rows = first_rows(model, layout, encoded)
     cache = RaggedCache(len(model.layers), spare)
     per_layer: list[torch.Tensor] = []
     rows_in_layer: list[torch.Tensor] = []
@@ -198,7 +222,7 @@ def prefill(
             mask = causal_mask(model, rows.hidden)
         rows = rows.to(layer_device(model, i))
         hidden = model.run_layer(i, rows.hidden, (rows.cos, rows.sin), _on(mask, rows.hidden), cache)
-        rows = replace(rows, hidden=hidden)
+        rows = rows.after(i, hidden)
         per_layer.append(rows.modality)
         rows_in_layer.append(rows.index)
     logits = model.last_logits(rows.hidden)

@@ -5,7 +5,6 @@ Needs no weights and no torch, so that ``seats profile --analytic`` and the chec
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from seats_cli.config import MediaOptions
 from seats_cli.layout import Layout, VideoGrids, build_layout, text_layout
-from seats_cli.models.resize import MIN_TOKENS, frame_size
+from seats_cli.models.resize import MIN_TOKENS, frame_size, n_mel_frames
 from seats_cli.report import MediaInfo
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def clip_shape(
                 f"below {least // factor**2}; fewer --max-frames or more --min-pixels give more"
             )
         grids = VideoGrids(clip.plan.n_grids, size[0] // factor, size[1] // factor, clip.plan.seconds_per_grid)
-    n_mel = math.ceil(n_samples / HOP_SAMPLES)
+    n_mel = n_mel_frames(n_samples, HOP_SAMPLES, mirrored_end=spec.mirrored_sound_end)
     n_audio = family.audio_tokens(n_mel) if n_mel else 0
     if n_mel and not n_audio:
         clip.warnings.append(f"only {n_samples} samples of sound: too short for one audio token, not heard")
@@ -111,8 +110,8 @@ def position_warning(layout: Layout, max_positions: int) -> str | None:
     if layout.next_position <= max_positions:
         return None
     return (
-        f"the prompt reaches position {layout.next_position}, past the {max_positions} the model was trained on: "
-        "the answer may be worse; use --start/--end to ask about a part"
+        f"the prompt reaches position {layout.next_position:.0f}, past the {max_positions} "
+        "the model was trained on: the answer may be worse; use --start/--end to ask about a part"
     )
 
 

@@ -18,7 +18,7 @@ from seats_cli.config import GenerationOptions, MediaOptions
 from seats_cli.dataset import Question
 from seats_cli.engine.analytic import FULL, plan_of
 from seats_cli.engine.decode import TextStream, choice_tokens, decode
-from seats_cli.engine.encode import select_windows
+from seats_cli.engine.encode import EncodedClip, select_windows
 from seats_cli.engine.evaluate import Evaluation, Source, check_questions, read_clip
 from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
@@ -43,17 +43,27 @@ Outcomes = dict[str, tuple[bool, ...]]
 """By what is removed: whether the answer is right when it leaves before layer 0, 1, ... L; L: nothing leaves."""
 
 
-def with_answer(layout: Layout, answer_ids: Sequence[int]) -> Layout:
+def with_answer(
+    model: OmniModel, layout: Layout, encoded: EncodedClip, answer_ids: Sequence[int]
+) -> tuple[Layout, EncodedClip]:
     """The prompt and, at the positions where decoding would put them, the tokens of an answer, as text.
 
     Args:
-        layout: The unpruned prompt.
+        model: The thinker.
+        layout: The unpruned prompt of N tokens.
+        encoded: All of it.
         answer_ids: A tokens.
     """
     n = len(answer_ids)
     ids = np.array(answer_ids, dtype=np.int64)
-    places = layout.next_position + np.arange(n, dtype=np.int64)
+    places = layout.next_position + np.arange(n, dtype=np.float32)
     nowhere = np.full(n, -1, dtype=np.int64)
+    tail = model.embed(torch.tensor(list(answer_ids), dtype=torch.long, device=model.device))
+    longer = replace(
+        encoded,
+        embeddings=torch.cat([encoded.embeddings, tail.to(encoded.embeddings)]),
+        index=torch.arange(layout.n_tokens + n, device=encoded.index.device),
+    )
     return replace(
         layout,
         ids=np.concatenate([layout.ids, ids]),
@@ -61,7 +71,7 @@ def with_answer(layout: Layout, answer_ids: Sequence[int]) -> Layout:
         window=np.concatenate([layout.window, nowhere]),
         grid=np.concatenate([layout.grid, nowhere]),
         positions=np.concatenate([layout.positions, np.tile(places, (3, 1))], axis=1),
-    )
+    ), longer
 
 
 def says(model: OmniModel, answer_ids: Sequence[int]) -> Judge:
@@ -102,20 +112,20 @@ def chooses(model: OmniModel, label_tokens: Sequence[int], right: Collection[int
     return judge
 
 
-def outcomes(model: OmniModel, layout: Layout, embeddings: torch.Tensor, judge: Judge) -> Outcomes:
+def outcomes(model: OmniModel, layout: Layout, encoded: EncodedClip, judge: Judge) -> Outcomes:
     """Judge the answer with each modality, and both, removed before every layer.
 
     Args:
         model: The thinker of L layers.
         layout: The unpruned sequence of N tokens, with the answer where the judge needs one.
-        embeddings: [N, D], text included.
+        encoded: All of it.
         judge: Looks at the states that leave the last layer.
 
     Returns:
         L + 1 outcomes per removal. A modality that the clip lacks changes nothing by leaving.
     """
     n_layers = len(model.layers)
-    rows = first_rows(model, layout, embeddings, _every(layout, embeddings))
+    rows = first_rows(model, layout, encoded)
     branches = {gone: _without(layout, gone) for gone in map(_present(layout), REMOVALS)}
     branches.pop((), None)
     found: dict[tuple[Modality, ...], list[bool]] = {gone: [] for gone in branches}
@@ -135,10 +145,6 @@ def _present(layout: Layout) -> Callable[[str], tuple[Modality, ...]]:
     return lambda name: tuple(modality for modality in REMOVALS[name] if modality in there)
 
 
-def _every(layout: Layout, embeddings: torch.Tensor) -> torch.Tensor:
-    return torch.arange(layout.n_tokens, device=embeddings.device)
-
-
 def _without(layout: Layout, gone: Sequence[Modality]) -> torch.Tensor:
     """Rows that stay, int64 ascending."""
     return torch.from_numpy(np.flatnonzero(~np.isin(layout.modality, [int(m) for m in gone])))
@@ -150,7 +156,7 @@ def _run(model: OmniModel, rows: Rows, first: int, end: int) -> Rows:
     for i in range(first, end):
         rows = rows.to(layer_device(model, i))
         there = None if mask is None else mask.to(rows.hidden.device)
-        rows = replace(rows, hidden=model.run_layer(i, rows.hidden, (rows.cos, rows.sin), there, None))
+        rows = rows.after(i, model.run_layer(i, rows.hidden, (rows.cos, rows.sin), there, None))
     return rows
 
 
@@ -264,17 +270,16 @@ def _probe_question(work: Evaluation, source: Source, question: Question) -> Pro
 def _outcomes(loaded: LoadedModel, source: Source, question: Question, layout: Layout) -> Outcomes:
     model = loaded.model
     method = method_for(loaded, plan_of(model.spec, layout, FULL), FULL)
-    embeddings = select_windows(model, layout, source.batches, method, Stopwatch()).embeddings
+    encoded = select_windows(model, layout, source.batches, method, Stopwatch())
     if question.choices:
         tokens = choice_tokens(question.choices, model.tokenizer)
         right = [question.choices.index(answer) for answer in question.answers]
-        return outcomes(model, layout, embeddings, chooses(model, tokens, right))
-    filled = prefill(model, layout, embeddings, _every(layout, embeddings), method)
-    each = []
-    for ids in _references(loaded, question, layout, filled):
-        tail = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device)).to(embeddings)
-        longer = with_answer(layout, ids)
-        each.append(outcomes(model, longer, torch.cat([embeddings, tail]), says(model, ids)))
+        return outcomes(model, layout, encoded, chooses(model, tokens, right))
+    filled = prefill(model, layout, encoded, method)
+    each = [
+        outcomes(model, *with_answer(model, layout, encoded, ids), says(model, ids))
+        for ids in _references(loaded, question, layout, filled)
+    ]
     return {name: tuple(map(any, zip(*(one[name] for one in each), strict=True))) for name in REMOVALS}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from seats_cli.errors import ModelError
 from seats_cli.models.base import Config, ModelSpec, OmniModel
 from seats_cli.models.qwen2_5_omni import Qwen25Omni
+from seats_cli.models.qwen3_omni_moe import Qwen3Omni
 
-FAMILIES: dict[str, type[OmniModel]] = {Qwen25Omni.model_type: Qwen25Omni}
+FAMILIES: dict[str, type[OmniModel]] = {family.model_type: family for family in (Qwen25Omni, Qwen3Omni)}
 
 __all__ = ["FAMILIES", "Config", "ModelSpec", "OmniModel", "family_of", "named_architecture"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,6 +40,7 @@ class ModelSpec:
             same result as the whole.
         min_pixels: Least pixels per frame for this very model; None: as published.
         max_pixels: Most.
+        mirrored_sound_end: What the log-mel hears after the last sample: the sound mirrored, or silence.
     """
 
     layout: LayoutSpec
@@ -49,6 +51,7 @@ class ModelSpec:
     mel_frames_per_batch_unit: int
     min_pixels: int | None = None
     max_pixels: int | None = None
+    mirrored_sound_end: bool = False
 
     @property
     def pixel_factor(self) -> int:
@@ -73,10 +76,12 @@ class Encoded:
         embeddings: [n, D], what the language model would receive.
         attention_received: Called with the tokens of each window (ints that sum to n); gives float32 [n], the
             attention each token receives in the encoder's last layer (SEATS Sec. 4.1). None where not asked for.
+        deepstack: [n, D] each, what is added to these tokens behind decoder layers 0, 1, ...; mostly none.
     """
 
     embeddings: torch.Tensor
     attention_received: Callable[[Sequence[int]], torch.Tensor] | None
+    deepstack: tuple[torch.Tensor, ...] = ()
 
 
 class OmniModel(ABC):
@@ -140,11 +145,15 @@ class OmniModel(ABC):
 
     @abstractmethod
     def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
-        """Rotary tables (cos, sin), each [1, S, head_dim], for int64 positions [3, S]."""
+        """Rotary tables (cos, sin), each [1, S, head_dim], for float32 positions [3, S]."""
 
     @abstractmethod
     def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
         """One decoder layer on hidden states [1, S, D]; keys and values go into ``cache``."""
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Entered while answer tokens are written one by one, for families whose kernels then differ."""
+        return nullcontext()
 
     @abstractmethod
     def query_attention(self, index: int, hidden: torch.Tensor, rope: Rope) -> torch.Tensor:

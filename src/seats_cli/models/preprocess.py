@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from seats_cli.models.resize import n_mel_frames
+
 AUDIO_RATE_HZ = 16000
 
 
@@ -82,13 +84,14 @@ def log_mel(
     n_fft: int = 400,
     hop_length: int = 160,
     block_seconds: float = 60.0,
+    mirrored_end: bool = False,
 ) -> torch.Tensor:
     """The log-mel spectrogram the audio tower takes, of a clip of any length.
 
-    Equal to ``WhisperFeatureExtractor`` of transformers without truncation, for sound followed by silence:
-    that is how a clip below 300 s is padded, and every begun frame is kept. (From 300 s on the extractor
-    mirrors the end instead, which its last frames hear, and drops a begun frame.) The spectrum is made block
-    by block; the maximum that sets the floor is that of the whole clip.
+    Equal to ``WhisperFeatureExtractor`` of transformers without truncation. Padded to a fixed length, as the
+    processor of Qwen2.5-Omni does below 300 s, it hears silence after the sound and keeps every begun frame. Not
+    padded, as that of Qwen3-Omni does, it hears the end mirrored and drops a begun frame. The spectrum is made
+    block by block; the maximum that sets the floor is that of the whole clip.
 
     Args:
         waveform: float32 [samples] at 16 kHz.
@@ -96,20 +99,22 @@ def log_mel(
         n_fft: Samples of a frame's window.
         hop_length: Samples from frame to frame.
         block_seconds: Sound whose spectrum is held at a time; changes memory alone.
+        mirrored_end: Whether the sound is mirrored after its last sample, or silence follows.
 
     Returns:
-        float32 [bins, ceil(samples / hop_length)].
+        float32 [bins, ceil(samples / hop_length)]; with a mirrored end, the floor of that.
     """
-    n_frames = -(-len(waveform) // hop_length)
-    # The windows of frames just past the end still reach back into the sound, and count for the maximum.
-    n_heard = -(-(len(waveform) + n_fft // 2) // hop_length) if n_frames else 0
+    n_frames = n_mel_frames(len(waveform), hop_length, mirrored_end=mirrored_end)
+    # In silence, windows of frames just past the end still reach back into the sound, and count for the maximum.
+    n_heard = -(-(len(waveform) + n_fft // 2) // hop_length) if n_frames and not mirrored_end else n_frames
     block = max(1, int(block_seconds * AUDIO_RATE_HZ) // hop_length)
     window = torch.hann_window(n_fft, device=waveform.device)
     filters = mel_filters.to(waveform.device, torch.float32).T
     levels = torch.empty(filters.shape[0], n_heard, device=waveform.device)
     for first in range(0, n_heard, block):
         last = min(first + block, n_heard)
-        samples = _samples(waveform, first * hop_length - n_fft // 2, (last - 1) * hop_length + n_fft // 2)
+        ends = first * hop_length - n_fft // 2, (last - 1) * hop_length + n_fft // 2
+        samples = _samples(waveform, *ends, mirrored_end=mirrored_end)
         spectrum = torch.stft(samples, n_fft, hop_length, window=window, center=False, return_complex=True)
         levels[:, first:last] = (filters @ spectrum.abs().square()).clamp_(min=1e-10).log10_()
     if not n_frames:
@@ -118,10 +123,14 @@ def log_mel(
     return (torch.maximum(levels[:, :n_frames], floor) + 4.0) / 4.0
 
 
-def _samples(waveform: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Samples [start, stop): the sound is mirrored before its first sample and followed by silence."""
+def _samples(waveform: torch.Tensor, start: int, stop: int, *, mirrored_end: bool) -> torch.Tensor:
+    """Samples [start, stop): mirrored before the first one; after the last, mirrored too or silent."""
     body = waveform[max(start, 0) : stop]
-    body = functional.pad(body, (0, stop - max(start, 0) - len(body)))
+    missing = stop - max(start, 0) - len(body)
+    if missing and mirrored_end:
+        mirror = waveform[:-1].flip(0)[:missing]
+        body, missing = torch.cat([body, mirror]), missing - len(mirror)
+    body = functional.pad(body, (0, missing))
     if start >= 0:
         return body
     mirror = waveform[1 : 1 - start].flip(0)

@@ -6,8 +6,8 @@ from seats_cli.cost import AudioGeometry, ModelGeometry, TextGeometry, VisionGeo
 from seats_cli.errors import ModelError
 from seats_cli.layout import LayoutSpec
 from seats_cli.models.base import Config, ModelSpec
-from seats_cli.selection.levels import MIN_LAYERS
-from seats_cli.selection.schedule import Boundaries, SelectionPreset, boundaries_by_depth
+from seats_cli.selection.levels import usual_boundaries
+from seats_cli.selection.schedule import SelectionPreset
 
 PUBLISHED_BOUNDARIES = {28: (16, 18, 20, 23)}
 """b1..b4 by number of decoder layers (SEATS Sec. 5.1, 0-based)."""
@@ -103,12 +103,6 @@ def _geometry(name: str, text: Config, vision: Config, audio: Config) -> ModelGe
     )
 
 
-def _boundaries(n_layers: int) -> Boundaries | None:
-    if n_layers < MIN_LAYERS:
-        return None
-    return PUBLISHED_BOUNDARIES.get(n_layers) or boundaries_by_depth(n_layers)
-
-
 def _stand_in_config() -> Config:
     """As deep as the 7B and a ninth as wide, behind small encoders: for machines that cannot hold the 7B."""
     hidden = 384
@@ -159,7 +153,7 @@ def read_spec(name: str, thinker_config: Config) -> ModelSpec:
         raise ModelError(problem, "take a checkpoint with use_sliding_window false, as the published ones are")
     layers = geometry.text.n_layers
     preset = SelectionPreset(
-        drop_before_layer=_boundaries(layers),
+        drop_before_layer=usual_boundaries(layers, PUBLISHED_BOUNDARIES),
         temperature=PUBLISHED_TEMPERATURE,
         ratios=PUBLISHED_RATIOS,
     )

@@ -1,4 +1,4 @@
-"""The size frames are brought to. Plain Python: counting a clip's tokens needs no tensors."""
+"""The size frames are brought to, and the frames that sound becomes. Plain Python: counting needs no tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ MIN_TOKENS = 128
 MAX_TOKENS = 144
 TOTAL_TOKENS = 24576
 MAX_ASPECT_RATIO = 200
+
+
+def n_mel_frames(n_samples: int, hop_length: int, *, mirrored_end: bool) -> int:
+    """Log-mel frames of a sound; where its end is mirrored (``log_mel``), a begun one does not count."""
+    return n_samples // hop_length if mirrored_end else -(-n_samples // hop_length)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: float, max_pixels: float) -> tuple[int, int]:

@@ -11,7 +11,7 @@ ratio itself holds in every layer. Either way the average is the ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seats_cli.config import Stages
@@ -98,6 +98,13 @@ def boundaries_by_depth(n_layers: int) -> Boundaries:
     while b1 > 1 and _scale_range(n_layers, (b1, b2, b3, b4))[1] < DEFAULT_SCALE:
         b1 -= 1
     return b1, b2, b3, b4
+
+
+def usual_boundaries(n_layers: int, published: Mapping[int, Boundaries]) -> Boundaries | None:
+    """The published ones of that depth, else by depth; None for a model too shallow for four drops."""
+    if n_layers < MIN_LAYERS:
+        return None
+    return published.get(n_layers) or boundaries_by_depth(n_layers)
 
 
 def largest_keep_ratio(n_layers: int, drop_before_layer: Sequence[int]) -> float:

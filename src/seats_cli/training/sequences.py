@@ -215,7 +215,7 @@ def make_sequence(
     sounds = sounds_in_tokens(scene, len(features.audio) if hear else 0)
     rows = _Rows()
     for question in questions:
-        rows.add(scene, question, prompts, kind, layout.next_position)
+        rows.add(scene, question, prompts, kind, int(layout.next_position))
     return TrainingSequence(
         scene,
         layout,
