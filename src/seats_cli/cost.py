@@ -80,6 +80,7 @@ class VisionGeometry:
         gated: Whether the MLP is gated and the norms have no bias, or the MLP is plain and they have one.
         n_position_embeddings: Rows of a learned table of positions; 0: none.
         deepstack_layers: Layers whose output is also merged, for the first layers of the decoder.
+        fused_qkv: Whether queries, keys and values are one projection: then no two come without the third.
     """
 
     depth: int
@@ -96,6 +97,7 @@ class VisionGeometry:
     gated: bool = True
     n_position_embeddings: int = 0
     deepstack_layers: tuple[int, ...] = ()
+    fused_qkv: bool = False
 
     @property
     def window_patches(self) -> int:
@@ -309,7 +311,9 @@ def audio_flops(audio: AudioGeometry, mel_frames: Sequence[int]) -> int:
     return 2 * sum(_audio_call_macs(audio, n) for n in mel_frames)
 
 
-def saliency_flops(n_positions: int, padded_window: int, n_windows: int, width: int) -> int:
+def saliency_flops(
+    n_positions: int, padded_window: int, n_windows: int, width: int, *, fused_qkv: bool = False
+) -> int:
     """Stage I's attention received at an encoder's last layer, as executed (SEATS Sec. 4.1).
 
     Queries and keys of all positions, then one product per window. Windows batched in one product are padded
@@ -320,8 +324,9 @@ def saliency_flops(n_positions: int, padded_window: int, n_windows: int, width: 
         padded_window: Positions of a window, padding included.
         n_windows: Windows.
         width: Width of the encoder, all heads together.
+        fused_qkv: Whether the values are projected too, for nothing.
     """
-    return 2 * (2 * n_positions * width**2 + n_windows * padded_window**2 * width)
+    return 2 * ((2 + fused_qkv) * n_positions * width**2 + n_windows * padded_window**2 * width)
 
 
 def diversity_flops(n_windows_padded: int, padded_window: int, dim: int) -> int:

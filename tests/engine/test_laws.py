@@ -102,10 +102,10 @@ def kept_rows(prompted, n_layers: int) -> list[list[int]]:
     return rows
 
 
-def full_embeddings(loaded, shape, seed=0):
-    """Embeddings of the whole prompt: those of a run that keeps everything."""
+def whole(loaded, shape, seed=0):
+    """The whole prompt, encoded: that of a run that keeps everything."""
     _, prompted = run(loaded, shape, SelectionOptions(trr=1.0), seed=seed)
-    return prompted.encoded.embeddings.clone()
+    return prompted.encoded
 
 
 @pytest.mark.parametrize("kv_cache", ["staged", "text"])
@@ -151,13 +151,16 @@ def check_pruned_is_masked(loaded, shape, options):
         for i, token in enumerate(answer_ids):
             position = prepared.layout.next_position + i
             got.append(next_logits(loaded.model, torch.tensor([token]), position, prompted.prefill.cache))
+    encoded = whole(loaded, shape, seed=3)
     expected = masked_logits(
         loaded.model.thinker,
-        full_embeddings(loaded, shape, seed=3),
+        encoded.embeddings.clone(),
         torch.from_numpy(prepared.layout.positions),
         kept,
         answer_ids,
         [kept[-1]] * n_layers if options.kv_cache == "text" else None,
+        None if encoded.deepstack is None else encoded.deepstack.clone(),
+        prepared.layout.rows(Modality.VIDEO),
     )
     torch.testing.assert_close(torch.stack(got), expected, rtol=1e-4, atol=1e-4)
     if options.method == "seats" and options.stages == "123":
@@ -246,8 +249,8 @@ def test_law_4_saliency_sums_to_the_queries_of_a_window(loaded):
     for part, size in zip(video.split(sizes), sizes, strict=True):
         torch.testing.assert_close(part.sum(), torch.tensor(float(size)))
     audio = prompted.encoded.trace["stage_one/audio_saliency"]
-    for part in audio.split(50):
-        torch.testing.assert_close(part.sum(), torch.tensor(50.0))
+    for part in audio.split(loaded.model.spec.layout.positions_per_window):
+        torch.testing.assert_close(part.sum(), torch.tensor(float(len(part))))
 
 
 def module_state(thinker) -> dict:
@@ -355,8 +358,11 @@ def test_stage_two_scores_are_the_attention_of_the_last_token(loaded):
         got = loaded.model.query_attention(2, hidden, rope)
         normed, attn = layer.input_layernorm(hidden), layer.self_attn
         n = hidden.shape[1]
-        query = attn.q_proj(normed).view(1, n, -1, attn.head_dim).transpose(1, 2)
-        key = attn.k_proj(normed).view(1, n, -1, attn.head_dim).transpose(1, 2)
+        query = attn.q_proj(normed).view(1, n, -1, attn.head_dim)
+        key = attn.k_proj(normed).view(1, n, -1, attn.head_dim)
+        if hasattr(attn, "q_norm"):
+            query, key = attn.q_norm(query), attn.k_norm(key)
+        query, key = query.transpose(1, 2), key.transpose(1, 2)
         query, key = apply_rotary_pos_emb(query, key, *rope)
         key = repeat_kv(key, attn.num_key_value_groups)
         weights = (query @ key.transpose(2, 3) * attn.scaling).softmax(-1)

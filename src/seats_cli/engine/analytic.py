@@ -100,15 +100,16 @@ def selection_flops(spec: ModelSpec, layout: Layout, plan: TokenPlan) -> int:
     if plan.keeps_everything or not plan.stage_one_video:
         return 0
     geometry = spec.geometry
-    total = 0
-    for modality, keeps, per_token, width in (
-        (Modality.VIDEO, plan.stage_one_video, geometry.vision.merge_size**2, geometry.vision.hidden),
-        (Modality.AUDIO, plan.stage_one_audio, geometry.audio.positions_per_token, geometry.audio.d_model),
+    vision, audio, total = geometry.vision, geometry.audio, 0
+    for modality, keeps, per_token, width, fused in (
+        (Modality.VIDEO, plan.stage_one_video, vision.merge_size**2, vision.hidden, vision.fused_qkv),
+        (Modality.AUDIO, plan.stage_one_audio, audio.positions_per_token, audio.d_model, False),
     ):
         sizes = [size for size in layout.window_sizes[modality] if size]
         if not sizes:
             continue
-        total += cost.saliency_flops(sum(sizes) * per_token, max(sizes) * per_token, len(sizes), width)
+        positions, widest = sum(sizes) * per_token, max(sizes) * per_token
+        total += cost.saliency_flops(positions, widest, len(sizes), width, fused_qkv=fused)
         pruned = [s for s, k in zip(layout.window_sizes[modality], keeps, strict=True) if 0 < k < s]
         if pruned:
             total += cost.diversity_flops(len(pruned), max(pruned), geometry.text.hidden)

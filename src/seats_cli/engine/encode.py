@@ -75,12 +75,15 @@ class _SaliencyWork:
     n_positions: int
     positions_per_token: int
     width: int
+    fused_qkv: bool = False
 
     def flops(self, sizes: Sequence[int]) -> int:
         """Executed for windows of so many tokens. A position that no token pools still attends."""
         windows = [size * self.positions_per_token for size in sizes]
         windows[-1] += self.n_positions - sum(windows)
-        return cost.saliency_flops(self.n_positions, max(windows), len(windows), self.width)
+        return cost.saliency_flops(
+            self.n_positions, max(windows), len(windows), self.width, fused_qkv=self.fused_qkv
+        )
 
 
 @dataclass(slots=True)
@@ -172,7 +175,7 @@ def _video_batches(
             encoded = model.encode_video(patches, grid, saliency=saliency)
         flops = cost.vision_flops(vision, grid[1:], n_grids)
         unit, n_tokens = vision.merge_size**2, n_grids * video.tokens_per_grid
-        work = _SaliencyWork(unit * n_tokens, unit, vision.hidden)
+        work = _SaliencyWork(unit * n_tokens, unit, vision.hidden, vision.fused_qkv)
         yield _batch(Modality.VIDEO, first, sizes[first:last], encoded, flops, work, watch)
     next(frames, None)  # past its last frame a clip says what was wrong on the way
 

@@ -137,6 +137,7 @@ def _vision(config: Config, hidden: int) -> VisionGeometry:
         full_attention_layers=tuple(range(depth)),
         window_pixels=0,
         gated=False,
+        fused_qkv=True,
         n_position_embeddings=config.get("num_position_embeddings", 2304),
         deepstack_layers=tuple(config.get("deepstack_visual_indexes", (8, 16, 24))),
     )
