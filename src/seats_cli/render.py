@@ -161,11 +161,39 @@ def _layer_blocks(tokens: TokenCounts) -> list[tuple[str, int, int, int]]:
     return blocks
 
 
-def _token_lines(tokens: TokenCounts, width: int) -> list[Text]:
+def _token_lines(tokens: TokenCounts, width: int, layer_flops: Sequence[int] = ()) -> list[Text]:
+    """A row per block of layers that process the same tokens; with FLOPs, those of one of its layers beside it."""
     counted = [("prompt", tokens.text, tokens.video, tokens.audio), *_layer_blocks(tokens)]
     rows = [[name, *map(str, counts), str(sum(counts))] for name, *counts in counted]
     fractions = [sum(counts) / max(tokens.total, 1) for _, *counts in counted]
-    return table(["tokens", "text", "video", "audio", "total"], rows, width, fractions)
+    header = ["tokens", "text", "video", "audio", "total"]
+    if layer_flops:
+        header.append("GFLOPs a layer")
+        cost_of = {layer.total: flops for layer, flops in zip(tokens.per_layer, layer_flops, strict=True)}
+        for row in rows:
+            flops = cost_of.get(int(row[-1])) if row is not rows[0] else None
+            row.append(NOTHING if flops is None else human_number(flops / 1e9))
+    return table(header, rows, width, fractions)
+
+
+def _schedule_lines(profile: ProfileReport, smallest: SettingReport, width: int) -> list[Text]:
+    """Where tokens leave, and the ratio that stays in each block, of the setting that keeps the least."""
+    schedule, chosen = profile.schedule, smallest.selection
+    if not schedule.drop_before_layer:
+        return []
+    drops = ", ".join(map(str, schedule.drop_before_layer))
+    parts = [f"drops before layers {drops} of {schedule.layers}", f"scale {schedule.scale:g}"]
+    parts += [] if schedule.temperature is None else [f"window temperature {schedule.temperature:g}"]
+    lines = flow(parts, width, "  ")
+    for name, info in (("video", chosen.video_levels), ("audio", chosen.audio_levels)):
+        if info is not None:
+            levels = ", ".join(f"{level:.4f}" for level in info.levels)
+            lines += flow(
+                [f"levels of {name} at {_setting_name(smallest)}: {levels}", f"delta {info.delta:.4f}"],
+                width,
+                "  ",
+            )
+    return lines
 
 
 def model_parts(model: ModelInfo) -> list[str | Text]:
@@ -330,7 +358,8 @@ def _profile(profile: ProfileReport, width: int) -> list[Text]:
     if pruned:
         smallest = min(pruned, key=lambda setting: setting.selection.achieved_trr or 0.0)
         lines.append(text_line(f"layer by layer at {_setting_name(smallest)}", style="bold"))
-        lines += [*_token_lines(smallest.tokens, width), text_line()]
+        lines += [*_token_lines(smallest.tokens, width, smallest.flops.paper_per_layer), text_line()]
+        lines += [*_schedule_lines(profile, smallest, width), text_line()]
     lines.append(text_line("TFLOPs: the paper's, one per multiply-add, decoder and lm_head", style="dim"))
     if timed:
         rounds = f"median ± interquartile range of {profile.runs} runs in turn, {profile.warmup} to warm up"

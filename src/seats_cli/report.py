@@ -57,6 +57,14 @@ class StageOne:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelsInfo:
+    """Keep ratios of one modality between the drops, and the first step down (SEATS App. A)."""
+
+    levels: tuple[float, ...]
+    delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionInfo:
     """What was asked for and what came of it; ratios are fractions KEPT, averaged over the layers."""
 
@@ -71,6 +79,8 @@ class SelectionInfo:
     stages: str | None = None
     window_budgets: str | None = None
     selection_seed: int | None = None
+    video_levels: LevelsInfo | None = None
+    audio_levels: LevelsInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +127,7 @@ class FlopsInfo:
     executed: Flops
     encoders_executed: int
     selection_executed: int
+    paper_per_layer: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from seats_cli.models.base import ModelSpec, OmniModel
 from seats_cli.report import (
     FlopsInfo,
     LayerTokens,
+    LevelsInfo,
     ModelInfo,
     ProfileReport,
     ScheduleInfo,
@@ -27,7 +28,7 @@ from seats_cli.report import (
     Versions,
     Workload,
 )
-from seats_cli.selection.schedule import TokenPlan, make_plan, scale_of, stages_of
+from seats_cli.selection.schedule import Levels, TokenPlan, make_plan, scale_of, stages_of
 
 FULL = SelectionOptions(method="full", trr=1.0)
 
@@ -135,6 +136,7 @@ def flops_of(spec: ModelSpec, n_full: int, kept: Sequence[int], encoders: int, s
         executed=cost.Flops(cost.prefill_flops(text, whole), cost.prefill_flops(text, kept) + selection),
         encoders_executed=encoders,
         selection_executed=selection,
+        paper_per_layer=tuple(cost.paper_layer_flops(text, n) for n in kept),
     )
 
 
@@ -161,7 +163,17 @@ def selection_info(plan: TokenPlan, tokens: TokenCounts, options: SelectionOptio
         kv_cache=options.kv_cache,
         **_told_apart(options),
         stage_one=StageOne(video=into_llm.video, audio=into_llm.audio),
+        video_levels=_levels_info(plan.video) if plan.n_video else None,
+        audio_levels=_levels_info(plan.audio) if plan.n_audio else None,
     )
+
+
+def _levels_info(levels: Levels) -> LevelsInfo | None:
+    """None where nothing is dropped inside the decoder."""
+    if not levels.drop_before_layer:
+        return None
+    after = (0.0,) if len(levels.drop_before_layer) == len(levels.levels) else ()
+    return LevelsInfo(levels=(*levels.levels, *after), delta=levels.delta)
 
 
 def workload_of(shape: ClipShape, layout: Layout, source: str, frames: int, seconds: float) -> Workload:

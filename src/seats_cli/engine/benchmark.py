@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,12 +187,7 @@ def _stock_flops(bench: Workbench, n_layers: int) -> FlopsInfo:
     info = flops_of(spec, n, whole, encoder_flops(spec, bench.shape), 0)
     text = spec.geometry.text
     head = 2 * text.hidden * text.vocab * (n - 1)
-    return FlopsInfo(
-        paper=info.paper,
-        executed=cost.Flops(info.executed.full, info.executed.pruned + head),
-        encoders_executed=info.encoders_executed,
-        selection_executed=0,
-    )
+    return replace(info, executed=cost.Flops(info.executed.full, info.executed.pruned + head))
 
 
 def _summary(label: str, laps: Sequence[_Lap], full: Seconds | None) -> SettingReport:
