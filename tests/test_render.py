@@ -215,6 +215,15 @@ def test_no_figure_is_lost_and_no_line_too_long(renderable: RenderableType, widt
     assert set(letters[0]) == set(letters[1])
 
 
+def test_reasoning_is_counted_apart_from_the_answer() -> None:
+    reasoned = replace(REPORT, thinking="Hm.", thinking_tokens=340, answer_tokens=12, finish_reason="stop")
+    text = " ".join(shown(render_report(reasoned)).split())
+    assert "answer 2.50 s · 340 tokens of reasoning" in text
+    assert "12 tokens, stop" in text
+    assert "of reasoning" not in shown(render_report(REPORT))
+    assert "1 token of reasoning" in shown(render_report(replace(reasoned, thinking_tokens=1)), width=120)
+
+
 def test_bars_are_scaled_to_the_whole_prompt() -> None:
     bars = re.findall(r"\d  ([█▏▎▍▌▋▊▉]+)$", shown(render_report(replace(REPORT, choices=()))), re.MULTILINE)
     eighths = [8 * bar.count("█") + (" ▏▎▍▌▋▊▉".find(bar[-1]) if bar[-1] != "█" else 0) for bar in bars]

@@ -292,6 +292,7 @@ def write_tiny_checkpoint(
     shards: int = 2,
     dtype: torch.dtype = torch.bfloat16,
     talker: bool = True,
+    thinking: str | None = None,
     **overrides: Any,
 ) -> Path:
     """Write a whole checkpoint folder as published: config, weights, processor.
@@ -303,12 +304,13 @@ def write_tiny_checkpoint(
         shards: Weight files; 1 writes a single file without an index.
         dtype: Of the weights on disk.
         talker: Add keys of the parts that speak.
+        thinking: As in ``tiny_processor_files``.
         overrides: As in ``tiny_config``.
 
     Returns:
         ``folder``.
     """
-    tiny_processor_files(folder)
+    tiny_processor_files(folder, thinking)
     content = _config_json(n_layers=n_layers, **overrides)
     content["torch_dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -88,6 +88,7 @@ class Seats:
         media: MediaOptions | None = None,
         generation: GenerationOptions | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_thinking: Callable[[str], None] | None = None,
         trace: str | os.PathLike[str] | None = None,
     ) -> Report:
         """Ask one question about one clip.
@@ -99,10 +100,11 @@ class Seats:
             media: In place of the object's.
             generation: In place of the object's.
             on_text: Called with each piece of the answer as it comes.
+            on_thinking: Called with each piece of the reasoning of a model that reasons first.
             trace: Write kept rows, scores and budgets of every stage to this .npz file.
 
         Returns:
-            The report; its ``answer`` is the text.
+            The report; its ``answer`` is the text, without the reasoning, which is ``thinking``.
 
         Raises:
             MediaError: The file cannot be read, seen or heard.
@@ -127,6 +129,7 @@ class Seats:
             settings,
             on_text,
             (lambda noted, prepared: write_trace(Path(trace), noted, prepared)) if trace is not None else None,
+            on_thinking,
         )
 
     def evaluate(

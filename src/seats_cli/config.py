@@ -177,12 +177,13 @@ class GenerationOptions:
     """How the answer is written.
 
     Attributes:
-        max_new_tokens: Most tokens in the answer.
+        max_new_tokens: Most tokens that are written, reasoning and answer together.
         temperature: 0 is greedy.
         top_p: Nucleus; only with a temperature.
         seed: Of the sampler; None: not fixed.
         system: System prompt; None: the chat template's own.
         choices: Labels to choose from; when given, the answer is the likeliest by first-token logits.
+        thinking: Whether a model that reasons may; False: its chat template is told that it may not.
     """
 
     max_new_tokens: int = 256
@@ -191,6 +192,7 @@ class GenerationOptions:
     seed: int | None = None
     system: str | None = None
     choices: tuple[str, ...] = ()
+    thinking: bool = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -70,6 +70,8 @@ class Outcome(JsonRecord):
     setting: str
     finish_reason: str | None = None
     answer_tokens: int = 0
+    thinking: str | None = None
+    thinking_tokens: int = 0
     choices: tuple[Choice, ...] = ()
     achieved_trr: float | None = None
     prompt_tokens: int | None = None

@@ -244,8 +244,12 @@ def _spaced(name: str) -> str:
 def _seconds_parts(report: Report) -> list[str | Text]:
     known = {_spaced(stage): getattr(report.seconds, stage) for stage in (*STAGES, "answer")}
     parts = [f"{name} {human_seconds(value)}" for name, value in known.items() if value is not None]
-    unit = "token" if report.answer_tokens == 1 else "tokens"
-    return [*parts, f"{report.answer_tokens} {unit}, {plain(report.finish_reason)}"]
+    parts += [] if report.thinking is None else [f"{_counted(report.thinking_tokens)} of reasoning"]
+    return [*parts, f"{_counted(report.answer_tokens)}, {plain(report.finish_reason)}"]
+
+
+def _counted(n_tokens: int) -> str:
+    return f"{n_tokens} token" if n_tokens == 1 else f"{n_tokens} tokens"
 
 
 def warning_lines(warnings: Sequence[str]) -> list[Text]:

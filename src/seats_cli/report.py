@@ -246,7 +246,7 @@ class JsonRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(JsonRecord):
-    """One clip, one question, one answer."""
+    """One clip, one question, one answer; ``thinking`` is the reasoning before it, None where there was none."""
 
     schema_version: int = SCHEMA_VERSION
     command: str = "ask"
@@ -254,6 +254,8 @@ class Report(JsonRecord):
     answer: str
     finish_reason: str
     answer_tokens: int
+    thinking: str | None = None
+    thinking_tokens: int = 0
     choices: tuple[Choice, ...] = ()
     model: ModelInfo
     media: MediaInfo

@@ -52,6 +52,8 @@ ASK = {
     "answer": str,
     "finish_reason": str,
     "answer_tokens": int,
+    "thinking": (str, type(None)),
+    "thinking_tokens": int,
     "choices": [{"label": str, "probability": NUMBER}],
     "model": MODEL,
     "media": MEDIA,

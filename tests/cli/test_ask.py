@@ -172,7 +172,7 @@ def test_paths_that_are_not_utf8_in_json(ask, clips, tmp_path):
 
 def test_answers_cannot_steer_the_terminal(capsys):
     class Sly:
-        def ask(self, path, question, on_text=None, trace=None):
+        def ask(self, path, question, on_text=None, on_thinking=None, trace=None):
             on_text("a\x1b[2Jb\u202e\tc")
             raise LookupError
 

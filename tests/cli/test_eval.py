@@ -66,6 +66,8 @@ ROW = {
     "question": str,
     "expected": [str],
     "answer": str,
+    "thinking": (str, type(None)),
+    "thinking_tokens": int,
     "correct": bool,
     "category": (str, type(None)),
     "setting": str,

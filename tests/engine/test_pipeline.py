@@ -278,20 +278,27 @@ def test_sparse_frames(loaded: LoadedModel, fps: float, seconds: float, trr: flo
         whole = read_prompt(loaded, prepared, SelectionOptions(method="full"), Stopwatch()) if trr == 1.0 else None
         keep_all = dataclasses.replace(settings, selection=SelectionOptions(trr=1.0))
         unpruned = prepare(loaded, clip, QUESTION, keep_all, Stopwatch())
-        embeddings = read_prompt(loaded, unpruned, keep_all.selection, Stopwatch()).encoded.embeddings.clone()
+        encoded = read_prompt(loaded, unpruned, keep_all.selection, Stopwatch()).encoded
+        embeddings = encoded.embeddings.clone()
+        deepstack = None if encoded.deepstack is None else encoded.deepstack.clone()
         tail = next_logits(loaded.model, torch.tensor([50]), prepared.layout.next_position, prompted.prefill.cache)
     assert prepared.shape.video.seconds_per_grid == pytest.approx(2 / fps)
     sizes = prepared.layout.window_sizes
     assert sum(size > 0 for size in sizes[Modality.VIDEO]) == 4, "a grid is a window here"
     if seconds:
-        assert max(sizes[Modality.AUDIO]) > 50, "the sound of windows without a grid joins the one before"
-        assert sum(sizes[Modality.AUDIO]) == int(seconds * 25)
+        per_second = loaded.model.spec.layout.positions_per_second
+        assert max(sizes[Modality.AUDIO]) > 2 * per_second, (
+            "the sound of windows without a grid joins the one before"
+        )
+        assert abs(sum(sizes[Modality.AUDIO]) - seconds * per_second) < 1
     expected = masked_logits(
         loaded.model.thinker,
         embeddings,
         torch.from_numpy(prepared.layout.positions),
         kept_rows(prompted, len(loaded.model.layers)),
         [50],
+        deepstack=deepstack,
+        visual_rows=prepared.layout.rows(Modality.VIDEO),
     )
     got = torch.stack([prompted.prefill.logits, tail])
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
@@ -311,7 +318,10 @@ def test_sparse_frames_in_batches_equal_one_go(loaded: LoadedModel) -> None:
         with torch.inference_mode():
             parts.append(encode(loaded.model, *inputs, windows_per_batch=windows))
     small, whole = parts
-    assert prepared.layout.window_sizes[Modality.AUDIO] == (200, 200, 200, 200, 200, 182)
+    per_second = loaded.model.spec.layout.positions_per_second
+    *full, last = prepared.layout.window_sizes[Modality.AUDIO]
+    assert full == [8 * per_second] * 5
+    assert 0 < last < 8 * per_second
     assert torch.equal(small.index, whole.index)
     torch.testing.assert_close(small.embeddings, whole.embeddings)
     for name, saliency in whole.trace.items():
@@ -324,7 +334,7 @@ def test_sparse_frames_are_what_the_report_says(loaded: LoadedModel) -> None:
     report = answer(loaded, lambda: clip, QUESTION, settings)
     assert (report.media.fps, report.media.seconds_video, report.media.frames) == (0.25, 32.0, 8)
     assert report.media.windows == 4
-    assert report.tokens.audio == 800
+    assert report.tokens.audio == 32 * loaded.model.spec.layout.positions_per_second
     assert report.selection.achieved_trr == pytest.approx(0.3, abs=0.02)
 
 
@@ -332,8 +342,9 @@ def test_frame_size_is_the_budget(loaded: LoadedModel) -> None:
     clip = ArrayClip(np.zeros((4, 480, 640, 3), np.uint8), None)
     shape = clip_shape(clip, 0, type(loaded.model), loaded.model.spec, MediaOptions())
     assert 128 <= shape.video.tokens_per_grid <= 144
-    assert shape.frame_size == (shape.video.rows * 28, shape.video.columns * 28)
-    few = clip_shape(clip, 0, type(loaded.model), loaded.model.spec, MediaOptions(max_pixels=40 * 784))
+    side = loaded.model.spec.pixel_factor
+    assert shape.frame_size == (shape.video.rows * side, shape.video.columns * side)
+    few = clip_shape(clip, 0, type(loaded.model), loaded.model.spec, MediaOptions(max_pixels=40 * side**2))
     assert few.video.tokens_per_grid <= 40
 
 

@@ -73,6 +73,12 @@ def ask(
             help="Write kept rows, scores and budgets per stage to this .npz file. One clip only.",
         ),
     ] = None,
+    show_thinking: Annotated[
+        bool,
+        opt.option(
+            "--show-thinking", panel=opt.OUTPUT, help="Stream the reasoning before the answer, if any, to stderr."
+        ),
+    ] = False,
     null: Annotated[
         bool,
         opt.option("--null", "-0", panel=opt.OUTPUT, help="The list on stdin ends each path with NUL."),
@@ -88,7 +94,14 @@ def ask(
     """
     selection = dataclasses.replace(selection, trr=trr)
     inputs = split_inputs(arguments, null=null)
-    output = Output(as_json=as_json, detail=report, quiet=quiet, verbose=verbose, trace=trace)
+    output = Output(
+        as_json=as_json,
+        detail=report,
+        quiet=quiet,
+        verbose=verbose,
+        trace=trace,
+        show_thinking=show_thinking,
+    )
     if trace is not None and inputs.many:
         raise UsageError("--trace describes one clip; ask about one at a time")
     if not inputs.many:
@@ -104,5 +117,5 @@ def ask(
     if not inputs.many:
         return answer_one(seats, inputs, output)
     # What is wrong with the question is wrong for every clip: it is said once.
-    seats.loaded.model.prompt(inputs.question, generation.system, "video")
+    seats.loaded.model.prompt(inputs.question, generation.system, "video", thinking=generation.thinking)
     return answer_each(seats, inputs, output)

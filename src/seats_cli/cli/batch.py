@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from seats_cli.cli.console import cell, fail, harmless, notice, one_line, show, write
+from seats_cli.cli.console import cell, fail, harmless, notice, one_line, show, whisper, write
 from seats_cli.cli.inputs import Inputs
 from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, explain
 
@@ -27,6 +28,7 @@ class Output:
         quiet: No report and no notices.
         verbose: The trace of errors that were not expected.
         trace: Where the kept rows go.
+        show_thinking: Reasoning on stderr.
     """
 
     as_json: bool
@@ -34,6 +36,7 @@ class Output:
     quiet: bool
     verbose: bool
     trace: Path | None
+    show_thinking: bool = False
 
 
 def failure_line(path: str, error: SeatsError) -> str:
@@ -57,31 +60,47 @@ def _writable(text: str) -> str:
 
 
 class _Stream:
-    """Pieces of an answer to stdout; ends the line that it began, however the answer ends."""
+    """Pieces of text to one place; ends the line that it began, however the text ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], None], lead: str = "") -> None:
+        self._write = write
+        self._lead = lead
         self._open = False
 
     def __call__(self, piece: str) -> None:
         self._open = True
-        write(harmless(piece))
+        self._write(self._lead + harmless(piece))
+        self._lead = ""
 
     def close(self) -> None:
         if self._open:
-            write("\n")
+            self._open = False
+            self._write("\n")
 
 
 def _ask(seats: Seats, path: str, question: str, output: Output, many: bool) -> Report:
-    """Put one answer on stdout: as it comes, as a line, or as an object."""
-    if output.as_json or many:
-        report = seats.ask(path, question, trace=output.trace)
-        write(report.to_json() + "\n" if output.as_json else f"{cell(path)}\t{one_line(report.answer)}\n")
-        return report
-    stream = _Stream()
+    """Put one answer on stdout: as it comes, as a line, or as an object; the reasoning on stderr if wanted."""
+    thinking, answer = _Stream(whisper, f"{cell(path)}\n" if many else ""), _Stream(write)
+
+    def on_text(piece: str) -> None:
+        thinking.close()
+        answer(piece)
+
+    whole = output.as_json or many
     try:
-        return seats.ask(path, question, on_text=stream, trace=output.trace)
+        report = seats.ask(
+            path,
+            question,
+            on_text=None if whole else on_text,
+            on_thinking=thinking if output.show_thinking else None,
+            trace=output.trace,
+        )
     finally:
-        stream.close()
+        thinking.close()
+        answer.close()
+    if whole:
+        write(report.to_json() + "\n" if output.as_json else f"{cell(path)}\t{one_line(report.answer)}\n")
+    return report
 
 
 def _show_report(path: str, report: Report, output: Output, many: bool) -> None:

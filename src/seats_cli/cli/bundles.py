@@ -184,7 +184,7 @@ def generation_options(
             panel=GENERATION,
             env="SEATS_MAX_NEW_TOKENS",
             **WHOLE,
-            help="Most tokens in the answer.",
+            help="Most tokens to write, reasoning before the answer included.",
         ),
     ] = _GENERATION.max_new_tokens,
     temperature: Annotated[
@@ -199,6 +199,14 @@ def generation_options(
     ] = None,
     system: System = None,
     choices: Choices = None,
+    no_thinking: Annotated[
+        bool,
+        option(
+            "--no-thinking",
+            panel=GENERATION,
+            help="Answer without reasoning, by the switch of the chat template.",
+        ),
+    ] = False,
 ) -> GenerationOptions:
     """How the answer is written."""
     return GenerationOptions(
@@ -208,6 +216,7 @@ def generation_options(
         seed=seed,
         system=system,
         choices=split_labels(choices),
+        thinking=not no_thinking,
     )
 
 

@@ -47,6 +47,13 @@ def show(renderable: RenderableType, *, stderr: bool = True) -> None:
     Console(stderr=stderr, highlight=False).print(renderable)
 
 
+def whisper(text: str) -> None:
+    """To stderr as it is, at once, dimmed on a terminal."""
+    from rich.console import Console
+
+    Console(stderr=True).out(text, style="dim", highlight=False, end="")
+
+
 def notice(message: str, lead: str = "seats: ") -> None:
     """One plain line to stderr."""
     sys.stderr.write(f"{lead}{cell(message)}\n")

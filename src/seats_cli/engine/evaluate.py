@@ -28,6 +28,7 @@ from seats_cli.engine.pipeline import (
     write_answer,
 )
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, lay_out_text, position_warning
+from seats_cli.engine.thinking import prompt_of
 from seats_cli.errors import InterruptedRunError, SeatsError, UsageError, explain
 from seats_cli.evaluation import Outcome, RowError, RowSeconds
 from seats_cli.layout import Layout, Modality
@@ -146,10 +147,11 @@ def check_questions(work: Evaluation) -> None:
     """Find out before anything runs what cannot be asked of this model, or of the part that the options leave.
 
     Raises:
-        UsageError: A question holds a special token, two labels begin with the same token, or a row's part ends
-            before it starts. Names the row.
+        UsageError: Reasoning cannot be switched off; or, with the row named, a question holds a special token,
+            two labels begin with the same token, or a row's part ends before it starts.
     """
     model, seen = work.loaded.model, set[tuple[str, ...]]()
+    model.check_thinking(work.generation.thinking)
     for question in work.questions:
         try:
             work.media_of(question)
@@ -277,14 +279,14 @@ def _answer(work: Evaluation, source: Source, task: _Task) -> Outcome:
     loaded, model, question = work.loaded, work.loaded.model, task.question
     generation, options = work.generation_of(question), work.settings[task.label]
     if source.batches:
-        layout = layout_of(model, source.shape, question.text, generation.system)
+        layout = layout_of(model, source.shape, question.text, generation)
     else:
-        layout, options = lay_out_text(model.prompt(question.text, generation.system, "audio")), FULL
+        layout, options = lay_out_text(prompt_of(model, question.text, generation, "audio")), FULL
     watch = Stopwatch(model.devices)
     plan = plan_of(model.spec, layout, options)
     prompted = read_encoded(loaded, layout, plan, source.batches, options, watch, spare_for(generation))
     with watch("answer"):
-        written = write_answer(loaded, layout.next_position, prompted.prefill, generation)
+        written = write_answer(loaded, layout, prompted.prefill, generation)
     saliency = source.seconds.get("select", 0.0) if prompted.encoded.trace else 0.0
     return _outcome(work, source, task, (layout, prompted, written), watch.seconds, saliency)
 
@@ -305,6 +307,8 @@ def _outcome(
         correct=question.accepts(written.text),
         finish_reason=written.finish_reason,
         answer_tokens=written.n_tokens,
+        thinking=written.thinking,
+        thinking_tokens=written.n_thinking,
         choices=written.choices,
         achieved_trr=token_counts(layout, prompted.prefill.counts).achieved_trr,
         prompt_tokens=layout.n_tokens,
@@ -315,7 +319,7 @@ def _outcome(
             prefill=seconds["prefill"],
             answer=seconds["answer"],
         ),
-        warnings=(*source.warnings, *([too_far] if too_far else [])),
+        warnings=(*source.warnings, *([too_far] if too_far else []), *written.warnings),
     )
 
 

@@ -17,6 +17,7 @@ from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tok
 from seats_cli.engine.encode import Batches, EncodedClip, encode, select_windows
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
+from seats_cli.engine.thinking import Splitter, Trimmed, choice_warnings, prompt_of, thinks
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel, check_plain_text
@@ -67,40 +68,57 @@ class Prompted:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An answer: its text, its tokens, why it ended, and the labels with their probabilities."""
+    """An answer: its text, its tokens, why it ended, and the labels with their probabilities.
+
+    ``thinking`` is the reasoning before it, None where there was none; ``n_thinking`` its tokens, marks included.
+    """
 
     text: str
     n_tokens: int
     finish_reason: str
-    choices: tuple[Choice, ...]
+    choices: tuple[Choice, ...] = ()
+    thinking: str | None = None
+    n_thinking: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, watch: Stopwatch) -> Prepared:
     """Hear the sound, count the tokens, place them, and plan who stays.
 
     Raises:
-        UsageError: The question, the choices or the schedule cannot be.
+        UsageError: The question, the choices or the schedule cannot be, or reasoning cannot be switched off.
         MediaError: The sound cannot be read.
     """
     model = loaded.model
+    model.check_thinking(settings.generation.thinking)
     check_choices(model, settings.generation.choices)
     with watch("decode"):
         waveform = clip.waveform()
     shape = clip_shape(clip, len(waveform), type(model), model.spec, settings.media)
-    layout = layout_of(model, shape, question, settings.generation.system)
+    layout = layout_of(model, shape, question, settings.generation)
     too_far = position_warning(layout, model.spec.max_positions)
     if too_far:
         clip.warnings.append(too_far)
     return Prepared(clip, waveform, shape, layout, plan_of(model.spec, layout, settings.selection))
 
 
-def layout_of(model: OmniModel, shape: ClipShape, question: str, system: str | None) -> Layout:
+def layout_of(
+    model: OmniModel, shape: ClipShape, question: str, options: GenerationOptions, *, at_once: bool = False
+) -> Layout:
     """Place a clip in the prompt that asks about it.
+
+    Args:
+        model: Has the chat template.
+        shape: The clip in tokens.
+        question: Plain text.
+        options: System prompt, choices, whether the model may reason.
+        at_once: The answer is scored right after the prompt, as choices always are: no reasoning goes before it.
 
     Raises:
         UsageError: The question cannot be, or there is nothing to see and nothing to hear.
     """
-    return lay_out(shape, model.prompt(question, system, "video" if shape.video else "audio"), model.spec)
+    clip = "video" if shape.video else "audio"
+    return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once), model.spec)
 
 
 def check_choices(model: OmniModel, choices: Sequence[str]) -> None:
@@ -192,6 +210,7 @@ def answer(
     settings: Settings,
     on_text: Callable[[str], None] | None = None,
     on_trace: Callable[[dict[str, torch.Tensor], Prepared], None] | None = None,
+    on_thinking: Callable[[str], None] | None = None,
 ) -> Report:
     """Answer one question about one clip.
 
@@ -202,6 +221,7 @@ def answer(
         settings: Options.
         on_text: Called with each piece of the answer as it comes.
         on_trace: Called once with what the selection noted.
+        on_thinking: Called with each piece of the reasoning as it comes.
 
     Raises:
         SeatsError: Any of its subclasses.
@@ -215,35 +235,33 @@ def answer(
         prepared = prepare(loaded, clip, question, settings, watch)
         prompted = read_prompt(loaded, prepared, settings.selection, watch, spare_for(generation))
         first_token = time.perf_counter() - began
-        position = prepared.layout.next_position
-        written = write_answer(loaded, position, prompted.prefill, generation, on_text)
+        written = write_answer(loaded, prepared.layout, prompted.prefill, generation, on_text, on_thinking)
     if on_trace is not None:
         on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, prepared)
-    seconds = watch.seconds
     tokens = token_counts(prepared.layout, prompted.prefill.counts)
     return Report(
         question=question,
         answer=written.text,
         finish_reason=written.finish_reason,
         answer_tokens=written.n_tokens,
+        thinking=written.thinking,
+        thinking_tokens=written.n_thinking,
         choices=written.choices,
         model=model_info(loaded),
         media=media_info(clip, prepared.shape, prepared.layout.n_windows),
         selection=selection_info(prepared.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, prepared.layout, prompted),
-        seconds=Seconds(
-            decode=seconds.get("decode", 0.0),
-            encode=seconds.get("encode", 0.0),
-            select=seconds.get("select", 0.0),
-            prefill=seconds["prefill"],
-            first_token=first_token,
-            answer=time.perf_counter() - began,
-        ),
+        seconds=_seconds(watch, first_token, time.perf_counter() - began),
         memory_bytes=peak.n_bytes,
         versions=versions(),
-        warnings=tuple(clip.warnings),
+        warnings=(*clip.warnings, *written.warnings),
     )
+
+
+def _seconds(watch: Stopwatch, first_token: float, answer: float) -> Seconds:
+    stages = {stage: watch.seconds.get(stage, 0.0) for stage in ("decode", "encode", "select", "prefill")}
+    return Seconds(**stages, first_token=first_token, answer=answer)
 
 
 def spare_for(options: GenerationOptions) -> int:
@@ -253,33 +271,53 @@ def spare_for(options: GenerationOptions) -> int:
 
 def write_answer(
     loaded: LoadedModel,
-    next_position: float,
+    layout: Layout,
     filled: Prefill,
     options: GenerationOptions,
     on_text: Callable[[str], None] | None = None,
+    on_thinking: Callable[[str], None] | None = None,
 ) -> Written:
     """Decode, or choose among the labels by the first token.
 
     Args:
         loaded: The model.
-        next_position: Of the answer's first token (``Layout.next_position``).
+        layout: The prompt.
         filled: The prompt, read.
         options: Length, sampling, choices.
         on_text: Called with each piece of the answer as it comes.
+        on_thinking: Called with each piece of the reasoning as it comes.
     """
-    tokenizer = loaded.model.tokenizer
     if options.choices:
-        shares = choice_probabilities(filled.logits, options.choices, tokenizer)
-        choices = tuple(
-            Choice(label=label, probability=p) for label, p in zip(options.choices, shares, strict=True)
-        )
-        best = options.choices[max(range(len(shares)), key=shares.__getitem__)]
-        if on_text is not None:
-            on_text(best)
-        return Written(best, 1, "choice", choices)
-    stream = TextStream(tokenizer, on_text)
-    decoded = decode(loaded.model, filled.logits, filled.cache, next_position, options, stream.push)
-    return Written(stream.close().strip(), len(decoded.token_ids), decoded.finish_reason, ())
+        return _choose(loaded.model, filled, options, on_text)
+    model = loaded.model
+    if model.thinking_ids is not None:  # around the marks are empty lines, which are nobody's text
+        on_text, on_thinking = (write and Trimmed(write) for write in (on_text, on_thinking))
+    answer, thinking = TextStream(model.tokenizer, on_text), TextStream(model.tokenizer, on_thinking)
+    # Models that never reason have the marks in their vocabulary too: without an opening one all is shown at once.
+    inside = thinks(model, layout.ids) is True
+    split = Splitter(model.thinking_ids, inside, answer.push, thinking.push)
+    decoded = decode(model, filled.logits, filled.cache, layout.next_position, options, split.push)
+    split.close()
+    return Written(
+        answer.close().strip(),
+        split.n_answer,
+        decoded.finish_reason,
+        thinking=thinking.close().strip() if split.reasoned else None,
+        n_thinking=split.n_thinking,
+        warnings=split.warnings(decoded.finish_reason),
+    )
+
+
+def _choose(
+    model: OmniModel, filled: Prefill, options: GenerationOptions, on_text: Callable[[str], None] | None
+) -> Written:
+    """The likeliest label by its first token."""
+    shares = choice_probabilities(filled.logits, options.choices, model.tokenizer)
+    choices = tuple(Choice(label=label, probability=p) for label, p in zip(options.choices, shares, strict=True))
+    best = options.choices[max(range(len(shares)), key=shares.__getitem__)]
+    if on_text is not None:
+        on_text(best)
+    return Written(best, 1, "choice", choices, warnings=choice_warnings(model, filled.logits, options))
 
 
 def model_info(loaded: LoadedModel) -> ModelInfo:

@@ -23,6 +23,7 @@ from seats_cli.engine.evaluate import Evaluation, Source, check_questions, read_
 from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
 from seats_cli.engine.prepare import position_warning
+from seats_cli.engine.thinking import SKIPPED, skips_thinking
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel
@@ -226,7 +227,10 @@ def report_of(
         rows=len(found),
         model=model_info(work.loaded),
         versions=versions(),
-        warnings=[f"{row.question.media}: {line}" for row in found for line in row.warnings],
+        warnings=[
+            *([SKIPPED] if skips_thinking(work.loaded.model) else []),
+            *(f"{row.question.media}: {line}" for row in found for line in row.warnings),
+        ],
     )
 
 
@@ -261,7 +265,7 @@ def _probe_clip(
 
 def _probe_question(work: Evaluation, source: Source, question: Question) -> Probed:
     model = work.loaded.model
-    layout = layout_of(model, source.shape, question.text, work.generation.system)
+    layout = layout_of(model, source.shape, question.text, work.generation, at_once=True)
     too_far = position_warning(layout, model.spec.max_positions)
     warnings = (*source.warnings, *([too_far] if too_far else []))
     return Probed(question, _outcomes(work.loaded, source, question, layout), warnings)
@@ -287,7 +291,7 @@ def _references(loaded: LoadedModel, question: Question, layout: Layout, filled:
     """What counts as right, in tokens: the answers of the file, and the model's own if it is accepted.
 
     A model may word or spell a right answer in its own way. What it says with the whole clip is then what it
-    should go on saying without a part of it.
+    should go on saying without a part of it. It does not reason before: the prompt has seen to that.
 
     Raises:
         InterruptedRunError: Ctrl-C.

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seats_cli.cost import ModelGeometry
 from seats_cli.errors import UsageError
+from seats_cli.geometry import ModelGeometry
 from seats_cli.layout import LayoutSpec, VideoGrids
 from seats_cli.selection.schedule import SelectionPreset
 
@@ -100,6 +101,8 @@ class OmniModel(ABC):
     """Thinker configs of known checkpoints, by Hub id: true dimensions, with no download."""
     stand_in: ClassVar[tuple[str, Config]]
     """Name and thinker config of a mid-size model, for measuring where the named ones do not fit."""
+    thinking_marks: ClassVar[tuple[str, str]] = ("<think>", "</think>")
+    """What opens and closes reasoning, where the tokenizer has a token for each."""
 
     def __init__(self, thinker: Any, processor: Any, spec: ModelSpec) -> None:
         self.thinker = thinker
@@ -132,11 +135,14 @@ class OmniModel(ABC):
         """Mel filter bank, numpy [n_fft // 2 + 1, n_mel_bins]."""
 
     @abstractmethod
-    def prompt(self, question: str, system: str | None, clip: str) -> tuple[list[int], list[int]]:
+    def prompt(
+        self, question: str, system: str | None, clip: str, *, thinking: bool = True
+    ) -> tuple[list[int], list[int]]:
         """Token ids before and after the clip. ``clip`` is ``"video"`` (with or without sound) or ``"audio"``.
 
         Raises:
-            UsageError: The question is empty or contains a special token of the tokenizer.
+            UsageError: The question is empty or contains an added token of the tokenizer, or ``thinking`` is False
+                and the chat template has no switch for it.
         """
 
     @abstractmethod
@@ -200,6 +206,50 @@ class OmniModel(ABC):
         if self.processor is None:
             raise UsageError("a model with random weights has no tokenizer", "use it with seats profile")
         return self.processor.tokenizer
+
+    @property
+    def thinking_ids(self) -> tuple[int, int] | None:
+        """Ids of the marks that open and close reasoning; None where the tokenizer lacks one of them."""
+        known = {} if self.processor is None else self.tokenizer.added_tokens_encoder
+        opening, closing = map(known.get, self.thinking_marks)
+        return None if opening is None or closing is None else (opening, closing)
+
+    @cached_property
+    def can_skip_thinking(self) -> bool:
+        """Whether the chat template has a switch for reasoning: ``enable_thinking`` makes a difference to it."""
+        # To a template that does not name it the switch is not shown: transformers would complain to the user.
+        if self.processor is None or "enable_thinking" not in str(self.processor.chat_template):
+            return False
+        turns = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+        return self._chat(turns, enable_thinking=True) != self._chat(turns, enable_thinking=False)
+
+    def check_thinking(self, thinking: bool) -> None:
+        """Find out that reasoning cannot be switched off.
+
+        Raises:
+            UsageError: It should be, and the chat template has no switch for it.
+        """
+        if not thinking and not self.can_skip_thinking:
+            raise UsageError("--no-thinking: this model's chat template has no such switch", "leave it out")
+
+    def chat(self, turns: Sequence[Mapping[str, Any]], *, thinking: bool = True) -> str:
+        """Turns in the checkpoint's chat template, up to where the model goes on.
+
+        Args:
+            turns: As transformers takes them.
+            thinking: True: as by the template's default; False: with its switch for reasoning off.
+
+        Raises:
+            UsageError: There is no such switch.
+        """
+        self.check_thinking(thinking)
+        return self._chat(turns) if thinking else self._chat(turns, enable_thinking=False)
+
+    def _chat(self, turns: Sequence[Mapping[str, Any]], **switches: bool) -> str:
+        text: str = self.processor.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **switches
+        )
+        return text
 
     @property
     def device(self) -> torch.device:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seats_cli.cost import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.errors import ModelError
+from seats_cli.geometry import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.layout import LayoutSpec
 from seats_cli.models.base import Config, ModelSpec
 from seats_cli.selection.levels import usual_boundaries

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from seats_cli.cost import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.errors import ModelError
+from seats_cli.geometry import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.layout import LayoutSpec
 from seats_cli.models.base import Config, ModelSpec
 from seats_cli.selection.levels import usual_boundaries
@@ -18,6 +18,31 @@ PUBLISHED_RATIOS = ((0.35, 0.32, 0.70), (0.25, 0.22, 0.60), (0.15, 0.12, 0.50), 
 """(R, R_v, R_a) as published, for about 288 visual and 26 audio tokens per window."""
 SECONDS_PER_WINDOW = 2.0
 MEL_FRAMES_PER_SECOND = 100
+
+
+def _encoders(hidden: int) -> dict[str, Any]:
+    return {
+        "vision_config": {
+            "depth": 27,
+            "hidden_size": 1152,
+            "num_heads": 16,
+            "intermediate_size": 4304,
+            "patch_size": 16,
+            "out_hidden_size": hidden,
+            "num_position_embeddings": 2304,
+            "deepstack_visual_indexes": [8, 16, 24],
+        },
+        "audio_config": {
+            "encoder_layers": 32,
+            "d_model": 1280,
+            "encoder_attention_heads": 20,
+            "encoder_ffn_dim": 5120,
+            "n_window": 50,
+            "n_window_infer": 800,
+            "downsample_hidden_size": 480,
+            "output_dim": hidden,
+        },
+    }
 
 
 def _thinker_config(
@@ -64,26 +89,7 @@ def _thinker_config(
                 "mrope_interleaved": True,
             },
         },
-        "vision_config": {
-            "depth": 27,
-            "hidden_size": 1152,
-            "num_heads": 16,
-            "intermediate_size": 4304,
-            "patch_size": 16,
-            "out_hidden_size": hidden,
-            "num_position_embeddings": 2304,
-            "deepstack_visual_indexes": [8, 16, 24],
-        },
-        "audio_config": {
-            "encoder_layers": 32,
-            "d_model": 1280,
-            "encoder_attention_heads": 20,
-            "encoder_ffn_dim": 5120,
-            "n_window": 50,
-            "n_window_infer": 800,
-            "downsample_hidden_size": 480,
-            "output_dim": hidden,
-        },
+        **_encoders(hidden),
     }
 
 

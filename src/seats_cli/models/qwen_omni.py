@@ -63,7 +63,9 @@ class QwenOmni(OmniModel):
 
         return WhisperFeatureExtractor(feature_size=self.spec.geometry.audio.n_mel_bins).mel_filters
 
-    def prompt(self, question: str, system: str | None, clip: str) -> tuple[list[int], list[int]]:
+    def prompt(
+        self, question: str, system: str | None, clip: str, *, thinking: bool = True
+    ) -> tuple[list[int], list[int]]:
         """Apply the checkpoint's chat template and cut it at the clip's placeholder."""
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: seats ask clip.mp4 "What happens?"')
@@ -75,8 +77,7 @@ class QwenOmni(OmniModel):
             turns.append({"role": "system", "content": [{"type": "text", "text": system}]})
         content = [{"type": clip, clip: "clip"}, {"type": "text", "text": question}]
         turns.append({"role": "user", "content": content})
-        text = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = tokenizer(self.chat(turns, thinking=thinking), add_special_tokens=False)["input_ids"]
         layout = self.spec.layout
         place = ids.index(layout.video_id if clip == "video" else layout.audio_id)
         return ids[:place], ids[place + 1 :]

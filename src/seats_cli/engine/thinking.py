@@ -1,0 +1,195 @@
+"""Reasoning before an answer: told from it by token ids, and left out where an answer is scored, not written.
+
+A model that reasons writes an opening mark, its reasoning, a closing mark, and then the answer. The opening mark
+may be in the prompt already. The marks are tokens; text that looks like them is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from seats_cli.config import GenerationOptions
+from seats_cli.models.base import OmniModel
+
+NO_REASONING = "\n\n"
+"""Between the marks, and after them, where a model is kept from reasoning."""
+SKIPPED = "answers are scored right after an empty reasoning block: the model could not reason before them"
+UNASKED = "the model would rather begin to reason than choose: the labels' probabilities may mean little"
+
+
+class Splitter:
+    """Tells reasoning and answer apart as their tokens come.
+
+    An opening mark begins reasoning wherever it comes, a closing mark ends it. Before the first mark it cannot be
+    known what a token is, unless the prompt says so: with a closing mark next it was reasoning. Such tokens are
+    held back until it is known.
+
+    Args:
+        marks: Ids that open and close reasoning; None: all is answer.
+        thinking: Whether it begins inside reasoning; None: not known.
+        on_answer: Called with tokens of the answer, in order; with several at once where they were held back.
+        on_thinking: Called with tokens of the reasoning, likewise.
+
+    Attributes:
+        n_tokens: All tokens so far.
+        n_thinking: Those of the reasoning, and all marks; those held back are not among them.
+        reasoned: Whether there was reasoning, be it empty.
+    """
+
+    def __init__(
+        self,
+        marks: tuple[int, int] | None,
+        thinking: bool | None,
+        on_answer: Callable[..., None],
+        on_thinking: Callable[..., None],
+    ) -> None:
+        self._marks: tuple[int, ...] = () if marks is None else marks
+        self._thinking = thinking if marks else False
+        self._on_answer, self._on_thinking = on_answer, on_thinking
+        self._held: list[int] = []
+        self.n_tokens = self.n_thinking = 0
+        self.reasoned = self._thinking is True
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens of the answer."""
+        return self.n_tokens - self.n_thinking
+
+    def push(self, token_id: int) -> None:
+        """Add one token."""
+        self.n_tokens += 1
+        if token_id in self._marks:
+            self._mark(opens=token_id == self._marks[0])
+        elif self._thinking is None:
+            self._held.append(token_id)
+        elif self._thinking:
+            self.n_thinking += 1
+            self._on_thinking(token_id)
+        else:
+            self._on_answer(token_id)
+
+    def _mark(self, *, opens: bool) -> None:
+        held, self._held = self._held, []
+        self.reasoned |= opens or self._thinking is not False
+        self._thinking = opens
+        # Counted before it is shown, which Ctrl-C may end.
+        self.n_thinking += 1 if opens else 1 + len(held)
+        if held:
+            (self._on_answer if opens else self._on_thinking)(*held)
+
+    def close(self) -> None:
+        """Give out what is held back: without any mark it was the answer."""
+        held, self._held = self._held, []
+        if held:
+            self._on_answer(*held)
+
+    def warnings(self, finish_reason: str) -> tuple[str, ...]:
+        """A line where the reasoning was not over.
+
+        Args:
+            finish_reason: ``stop``, ``length`` or ``interrupted``.
+        """
+        if not self._thinking:
+            return ()
+        tokens = "1 token" if self.n_thinking == 1 else f"{self.n_thinking} tokens"
+        advice = ": raise --max-new-tokens" if finish_reason == "length" else ""
+        return (f"the reasoning took {tokens} and was not over{advice}",)
+
+
+class Trimmed:
+    """Passes pieces of text on, without white space at the ends of the whole.
+
+    Args:
+        write: Called with the rest, piece by piece.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._begun = False
+        self._space = ""
+
+    def __call__(self, piece: str) -> None:
+        """Add a piece."""
+        text = self._space + piece if self._begun else piece.lstrip()
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        if shown:
+            self._begun = True
+            self._write(shown)
+
+
+def thinks(model: OmniModel, prompt: Iterable[int]) -> bool | None:
+    """Whether a prompt ends inside reasoning (True) or after it (False); None: neither, it has no mark.
+
+    Args:
+        model: Knows the marks, and what ends a turn: only the last turn counts.
+        prompt: Token ids.
+    """
+    marks = model.thinking_ids
+    if marks is None:
+        return None
+    ends = frozenset(model.stop_ids)
+    for token in reversed(list(prompt)):
+        if token in marks:
+            return bool(token == marks[0])
+        if token in ends:
+            return None
+    return None
+
+
+def prompt_of(
+    model: OmniModel, question: str, options: GenerationOptions, clip: str, *, at_once: bool = False
+) -> tuple[list[int], list[int]]:
+    """Token ids before and after the clip.
+
+    Where the answer is scored right after the prompt there is no reasoning before it. A prompt after which the
+    model would reason says then that it has: by the template's own switch, or with an empty block that is closed.
+
+    Args:
+        model: Has the chat template.
+        question: Plain text.
+        options: System prompt, choices, whether the model may reason.
+        clip: ``"video"`` or ``"audio"``.
+        at_once: The answer is scored and not written; so it always is with choices.
+
+    Raises:
+        UsageError: The question cannot be, or reasoning cannot be switched off.
+    """
+    at_once = (at_once or bool(options.choices)) and model.thinking_ids is not None
+    thinking = options.thinking and not (at_once and model.can_skip_thinking)
+    before, after = model.prompt(question, options.system, clip, thinking=thinking)
+    return before, _closed(model, after) if at_once and thinks(model, after) else after
+
+
+def _closed(model: OmniModel, prompt: list[int]) -> list[int]:
+    """A prompt that ends inside reasoning, with an empty block instead."""
+    (opening, _), tokenizer = model.thinking_ids or (-1, -1), model.tokenizer
+    after = len(prompt) - prompt[::-1].index(opening)
+    # White space after the mark was the beginning of a block that is not empty.
+    kept = prompt if tokenizer.decode(prompt[after:]).strip() else prompt[:after]
+    closing = NO_REASONING + model.thinking_marks[1] + NO_REASONING
+    return [*kept, *tokenizer(closing, add_special_tokens=False)["input_ids"]]
+
+
+def skips_thinking(model: OmniModel) -> bool:
+    """Whether a prompt is another where the answer is scored: the model would reason after its own."""
+    scored = prompt_of(model, "?", GenerationOptions(), "audio", at_once=True)
+    return scored != model.prompt("?", None, "audio")
+
+
+def choice_warnings(model: OmniModel, logits: torch.Tensor, options: GenerationOptions) -> tuple[str, ...]:
+    """What to know of labels that a model chose among without reasoning; nothing where it was told not to.
+
+    Args:
+        model: Chose.
+        logits: [vocab], those the labels were scored by.
+        options: Of the answer.
+    """
+    marks = model.thinking_ids
+    if marks is None or not options.thinking:
+        return ()
+    if skips_thinking(model):
+        return (SKIPPED,)
+    return (UNASKED,) if int(logits.argmax()) == marks[0] else ()
