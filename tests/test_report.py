@@ -21,6 +21,7 @@ from seats_cli.report import (
     Choice,
     FlopsInfo,
     LayerTokens,
+    LevelsInfo,
     MediaInfo,
     ModelInfo,
     ProfileReport,
@@ -75,12 +76,15 @@ SELECTION = SelectionInfo(
     drop_before_layer=(2, 3),
     kv_cache="staged",
     stage_one=StageOne(video=72, audio=56),
+    video_levels=LevelsInfo(levels=(0.084, 0.0781, 0.0621, 0.0185, 0.0), delta=0.0059),
+    audio_levels=LevelsInfo(levels=(0.49, 0.4556, 0.3622, 0.1081, 0.0), delta=0.0344),
 )
 FLOPS = FlopsInfo(
     paper=Flops(12_000, 1_000),
     executed=Flops(24_000, 2_500),
     encoders_executed=9_000,
     selection_executed=500,
+    paper_per_layer=(400, 400, 150, 50),
 )
 VERSIONS = Versions(seats="0.1.0", torch="2.15.0", transformers="5.23.0")
 REPORT = Report(

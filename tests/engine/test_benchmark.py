@@ -38,10 +38,17 @@ def workbench(loaded: LoadedModel, shape: tuple[int, int, int, float], n_text: i
     return make_workbench(loaded, lambda: clip, media, n_text)
 
 
+def noise(loaded: LoadedModel) -> tuple[NoiseClip, MediaOptions]:
+    """6 s of grids of 3 x 4 tokens."""
+    height, width = (n * loaded.model.spec.pixel_factor for n in (3, 4))
+    options = MediaOptions(min_pixels=height * width, max_pixels=height * width)
+    return NoiseClip(12, 6.0, height, width, audio_seconds=6.0), options
+
+
 @pytest.fixture(scope="module")
 def profile(loaded: LoadedModel) -> ProfileReport:
-    media = MediaOptions(min_pixels=84 * 112, max_pixels=84 * 112)
-    bench = make_workbench(loaded, lambda: NoiseClip(12, 6.0, 84, 112, audio_seconds=6.0), media, 40)
+    clip, media = noise(loaded)
+    bench = make_workbench(loaded, lambda: clip, media, 40)
     rounds: list[str] = []
     report = measured_profile(
         bench, SETTINGS, runs=2, warmup=1, stock=True, source="synthetic", note="a note", on_round=rounds.append
@@ -52,7 +59,7 @@ def profile(loaded: LoadedModel) -> ProfileReport:
     return report
 
 
-def test_workload(profile: ProfileReport) -> None:
+def test_workload(profile: ProfileReport, loaded: LoadedModel) -> None:
     work = profile.workload
     assert (work.source, work.frames, work.seconds, work.grids, work.tokens_per_grid) == (
         "synthetic",
@@ -61,16 +68,17 @@ def test_workload(profile: ProfileReport) -> None:
         6,
         12,
     )
-    assert (work.text_tokens, work.video_tokens, work.audio_tokens) == (40, 72, 150)
+    n_audio = 6 * loaded.model.spec.layout.positions_per_second
+    assert (work.text_tokens, work.video_tokens, work.audio_tokens) == (40, 72, n_audio)
     assert (profile.runs, profile.warmup, profile.note, profile.media) == (2, 1, "a note", None)
     assert profile.schedule.layers == 8
     assert profile.schedule.drop_before_layer == profile.settings_measured[1].selection.drop_before_layer
 
 
-def test_every_setting_is_whole(profile: ProfileReport) -> None:
-    full = profile.settings_measured[0]
+def test_every_setting_is_whole(profile: ProfileReport, loaded: LoadedModel) -> None:
+    full, n_audio = profile.settings_measured[0], 6 * loaded.model.spec.layout.positions_per_second
     for one in profile.settings_measured:
-        assert (one.tokens.text, one.tokens.video, one.tokens.audio) == (40, 72, 150)
+        assert (one.tokens.text, one.tokens.video, one.tokens.audio) == (40, 72, n_audio)
         assert one.tokens.achieved_trr == one.selection.achieved_trr
         assert one.flops.paper.full == full.flops.paper.full
         assert one.flops.encoders_executed == full.flops.encoders_executed
@@ -106,8 +114,7 @@ def test_it_survives_json(profile: ProfileReport) -> None:
 
 
 def test_counts_are_those_of_the_analytic_profile(profile: ProfileReport, loaded: LoadedModel) -> None:
-    clip, spec = NoiseClip(12, 6.0, 84, 112, audio_seconds=6.0), loaded.model.spec
-    media = MediaOptions(min_pixels=84 * 112, max_pixels=84 * 112)
+    (clip, media), spec = noise(loaded), loaded.model.spec
     shape = make_workbench(loaded, lambda: clip, media, 40).shape
     computed = analytic_profile(
         type(loaded.model), spec, shape, SETTINGS, n_text=40, workload=("synthetic", 12, 6.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -35,6 +36,9 @@ class Script:
 
     def __init__(self, script: list[int], stop: tuple[int, ...] = (999,)) -> None:
         self.script, self.stop_ids, self.calls = script, stop, []
+
+    def decoding(self) -> nullcontext[None]:
+        return nullcontext()
 
     def logits(self, step: int) -> torch.Tensor:
         return torch.nn.functional.one_hot(torch.tensor(self.script[step]), 1000).float()

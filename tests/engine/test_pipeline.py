@@ -50,6 +50,11 @@ def shape(request: pytest.FixtureRequest) -> tuple[int, int, int, float]:
     return SHAPES[request.param]
 
 
+def audio_tokens(loaded: LoadedModel, seconds: float) -> int:
+    """What a sound of so many whole hundredths becomes."""
+    return type(loaded.model).audio_tokens(round(seconds * 100)) if seconds else 0
+
+
 @pytest.mark.parametrize("trr", TRRS)
 def test_report_is_consistent(loaded: LoadedModel, shape: tuple[int, int, int, float], trr: float) -> None:
     n_frames, rows, columns, sound = shape
@@ -57,7 +62,7 @@ def test_report_is_consistent(loaded: LoadedModel, shape: tuple[int, int, int, f
     n_grids, n_layers = math.ceil(n_frames / 2), len(loaded.model.layers)
     tokens = report.tokens
     assert tokens.video == n_grids * rows * columns
-    assert tokens.audio == int(sound * 100) // 4
+    assert tokens.audio == audio_tokens(loaded, sound)
     assert [layer.layer for layer in tokens.per_layer] == list(range(n_layers))
     assert {layer.text for layer in tokens.per_layer} == {tokens.text}
     for name in ("video", "audio", "total"):
@@ -96,9 +101,11 @@ def test_report_says_what_was_seen_and_heard(loaded: LoadedModel, shape: tuple[i
     assert media.seconds_video == n_frames / 2
     assert media.seconds_audio == sound
     assert media.audio_track == bool(sound)
-    assert (media.height, media.width) == ((rows * 28, columns * 28) if n_frames else (None, None))
+    side = loaded.model.spec.pixel_factor
+    assert (media.height, media.width) == ((rows * side, columns * side) if n_frames else (None, None))
     assert media.fps == (2.0 if n_frames else None)
-    assert media.windows == max(math.ceil(n_frames / 4), math.ceil(int(sound * 25) / 50))
+    per_window = loaded.model.spec.layout.positions_per_window
+    assert media.windows == max(math.ceil(n_frames / 4), math.ceil(audio_tokens(loaded, sound) / per_window))
 
 
 def test_times_and_memory(loaded: LoadedModel) -> None:
@@ -221,7 +228,9 @@ def test_sound_too_short_for_a_token(loaded: LoadedModel, n_samples: int) -> Non
     images = np.zeros((4, 84, 84, 3), np.uint8)
     media = MediaOptions(min_pixels=84 * 84, max_pixels=84 * 84)
     clip = ArrayClip(images, np.zeros(n_samples, np.float32))
-    n_tokens = type(loaded.model).audio_tokens(math.ceil(n_samples / 160))
+    hops = n_samples / 160
+    n_mel = math.floor(hops) if loaded.model.spec.mirrored_sound_end else math.ceil(hops)
+    n_tokens = type(loaded.model).audio_tokens(n_mel) if n_mel else 0
     settings = Settings(media, SelectionOptions(trr=0.4), GenerationOptions(max_new_tokens=1))
     report = answer(loaded, lambda: clip, QUESTION, settings)
     assert report.tokens.audio == n_tokens

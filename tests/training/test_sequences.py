@@ -67,9 +67,8 @@ def test_a_row_is_prompt_question_and_answer(loaded, features, prompts):
         assert made.layout.ids[: len(before)].tolist() == list(before)
         assert made.layout.ids[-1] == after[0]
         assert made.ids[mine].tolist() == [*after[1:], *answer[:-1]]
-        assert made.positions[mine].tolist() == list(
-            range(made.layout.next_position, made.layout.next_position + int(mine.sum()))
-        )
+        first = int(made.layout.next_position)
+        assert made.positions[mine].tolist() == list(range(first, first + int(mine.sum())))
         asked = made.targets[mine] != IGNORED
         assert made.targets[mine][asked].tolist() == answer
         assert made.ids[mine][1:][asked[:-1]].tolist() == answer[:-1]

@@ -23,7 +23,13 @@ MODEL, MEDIA, SELECTION, GENERATION, OUTPUT = "Model", "Media", "Token selection
 
 # The names that are completed. Tests hold them equal to what there is, which takes long to import.
 MethodName = Literal["seats", "full", "random"]
-KNOWN_MODELS = (DEFAULT_MODEL, "Qwen/Qwen2.5-Omni-3B", SHIPPED_MODEL)
+KNOWN_MODELS = (
+    DEFAULT_MODEL,
+    "Qwen/Qwen2.5-Omni-3B",
+    "Qwen/Qwen3-Omni-30B-A3B-Instruct",
+    "Qwen/Qwen3-Omni-30B-A3B-Thinking",
+    SHIPPED_MODEL,
+)
 
 
 def _number(text: str | float) -> float:

@@ -70,7 +70,7 @@ def clip_shape(
         grids = VideoGrids(clip.plan.n_grids, size[0] // factor, size[1] // factor, clip.plan.seconds_per_grid)
     n_mel = n_mel_frames(n_samples, HOP_SAMPLES, mirrored_end=spec.mirrored_sound_end)
     n_audio = family.audio_tokens(n_mel) if n_mel else 0
-    if n_mel and not n_audio:
+    if n_samples and not n_audio:
         clip.warnings.append(f"only {n_samples} samples of sound: too short for one audio token, not heard")
     return ClipShape(grids, size, n_mel if n_audio else 0, n_audio)
 
