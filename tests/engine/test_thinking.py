@@ -33,33 +33,29 @@ END = token_ids()["<|im_end|>"]
 SPACES = (Vocabulary().symbols["Ġ"], Vocabulary().symbols["Ċ"])
 SOUND = ClipShape(None, None, 100, 25)
 TOKENS = st.lists(st.sampled_from([OPEN, CLOSE, *range(1, 9)]), max_size=14)
-BEGINNINGS = st.sampled_from([True, False, None])
 
 
 class Split:
     """A splitter that has seen some tokens, and what it gave out."""
 
-    def __init__(self, ids: list[int], thinking: bool | None, *, marks: bool = True) -> None:
+    def __init__(self, ids: list[int], thinking: bool, *, marks: bool = True) -> None:
         self.answer: list[int] = []
         self.thinking: list[int] = []
         self.steps: list[int] = []
         self.splitter = Splitter(
             (OPEN, CLOSE) if marks else None,
             thinking,
-            lambda *one: self.answer.extend(one),
-            lambda *one: self.thinking.extend(one),
+            self.answer.append,
+            self.thinking.append,
         )
         for token in ids:
             self.splitter.push(token)
             self.steps.append(len(self.answer))
-        self.splitter.close()
 
 
-def oracle(ids: list[int], thinking: bool | None) -> tuple[list[int], list[int]]:
-    """Answer and reasoning of the whole, by looking at all of it first."""
-    first = next((token for token in ids if token in (OPEN, CLOSE)), OPEN)
-    inside = first == CLOSE if thinking is None else thinking
-    parts: tuple[list[int], list[int]] = ([], [])
+def oracle(ids: list[int], thinking: bool) -> tuple[list[int], list[int]]:
+    """Answer and reasoning of the whole."""
+    inside, parts = thinking, ([], [])
     for token in ids:
         if token in (OPEN, CLOSE):
             inside = token == OPEN
@@ -69,8 +65,8 @@ def oracle(ids: list[int], thinking: bool | None) -> tuple[list[int], list[int]]
 
 
 @settings(deadline=None)
-@given(ids=TOKENS, thinking=BEGINNINGS)
-def test_reasoning_marks_and_answer_are_all_there_is(ids: list[int], thinking: bool | None) -> None:
+@given(ids=TOKENS, thinking=st.booleans())
+def test_reasoning_marks_and_answer_are_all_there_is(ids: list[int], thinking: bool) -> None:
     split = Split(ids, thinking)
     assert (split.answer, split.thinking) == oracle(ids, thinking)
     marks = [token for token in ids if token in (OPEN, CLOSE)]
@@ -82,8 +78,8 @@ def test_reasoning_marks_and_answer_are_all_there_is(ids: list[int], thinking: b
 
 
 @settings(deadline=None)
-@given(ids=TOKENS, thinking=BEGINNINGS)
-def test_what_is_given_out_as_the_answer_stays_the_answer(ids: list[int], thinking: bool | None) -> None:
+@given(ids=TOKENS, thinking=st.booleans())
+def test_what_is_given_out_as_the_answer_stays_the_answer(ids: list[int], thinking: bool) -> None:
     """Whatever comes later: nothing of the reasoning is ever among it."""
     split = Split(ids, thinking)
     for seen, step in enumerate(split.steps, start=1):
@@ -92,19 +88,16 @@ def test_what_is_given_out_as_the_answer_stays_the_answer(ids: list[int], thinki
 
 
 @settings(deadline=None)
-@given(ids=TOKENS, thinking=BEGINNINGS)
-def test_an_answer_streams_once_it_is_known_to_be_one(ids: list[int], thinking: bool | None) -> None:
-    known = thinking is not None
+@given(ids=TOKENS, thinking=st.booleans())
+def test_an_answer_streams(ids: list[int], thinking: bool) -> None:
     for seen, step in enumerate(Split(ids, thinking).steps, start=1):
-        known = known or ids[seen - 1] in (OPEN, CLOSE)
-        if known:
-            assert step == len(oracle(ids[:seen], thinking)[0])
+        assert step == len(oracle(ids[:seen], thinking)[0])
 
 
 @settings(deadline=None)
 @given(ids=TOKENS)
 def test_without_marks_all_is_answer_at_once(ids: list[int]) -> None:
-    split = Split(ids, None, marks=False)
+    split = Split(ids, False, marks=False)
     assert split.answer == ids
     assert split.steps == list(range(1, len(ids) + 1))
     assert (split.splitter.n_thinking, split.splitter.reasoned) == (0, False)
@@ -114,20 +107,19 @@ def test_without_marks_all_is_answer_at_once(ids: list[int]) -> None:
 @pytest.mark.parametrize(
     ("ids", "thinking", "answer", "reasoning"),
     [
-        ([OPEN, 1, 2, CLOSE, 3], None, [3], [1, 2]),
+        ([OPEN, 1, 2, CLOSE, 3], False, [3], [1, 2]),
         ([1, 2, CLOSE, 3], True, [3], [1, 2]),
-        ([1, 2, CLOSE, 3], None, [3], [1, 2]),
-        ([1, 2], None, [1, 2], None),
+        ([1, 2, CLOSE, 3], False, [1, 2, 3], None),
         ([1, 2], False, [1, 2], None),
         ([1, CLOSE, 2], False, [1, 2], None),
         ([1, 2], True, [], [1, 2]),
         ([], True, [], []),
         ([CLOSE, 1], True, [1], []),
-        ([1, OPEN, 2, CLOSE, 3], None, [1, 3], [2]),
-        ([OPEN, 1, CLOSE, 2, OPEN, 3, CLOSE, 4], None, [2, 4], [1, 3]),
+        ([1, OPEN, 2, CLOSE, 3], False, [1, 3], [2]),
+        ([OPEN, 1, CLOSE, 2, OPEN, 3, CLOSE, 4], False, [2, 4], [1, 3]),
     ],
 )
-def test_every_case(ids: list[int], thinking: bool | None, answer: list[int], reasoning: list[int] | None) -> None:
+def test_every_case(ids: list[int], thinking: bool, answer: list[int], reasoning: list[int] | None) -> None:
     split = Split(ids, thinking)
     assert split.answer == answer
     assert split.thinking == (reasoning or [])
@@ -228,11 +220,11 @@ def test_texts_are_apart_and_streamed_whole(models, ids: list[int], opened: bool
 
 def test_a_prompt_says_whether_it_ends_in_reasoning(models: dict[str, LoadedModel]) -> None:
     model = models["neither"].model
-    assert thinks(model, [1, OPEN, 2]) is True
-    assert thinks(model, [OPEN, 1, CLOSE, 2]) is False
-    assert thinks(model, [1, 2]) is None
-    assert thinks(model, [OPEN, 1, END, 2]) is None  # of an earlier turn
-    assert thinks(model, []) is None
+    assert thinks(model, [1, OPEN, 2])
+    assert not thinks(model, [OPEN, 1, CLOSE, 2])
+    assert not thinks(model, [1, 2])
+    assert not thinks(model, [OPEN, 1, END, 2])  # of an earlier turn
+    assert not thinks(model, [])
 
 
 @pytest.mark.parametrize("finish", ["length", "stop", "interrupted"])

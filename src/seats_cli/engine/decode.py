@@ -45,9 +45,9 @@ class TextStream:
         self._ids: list[int] = []
         self._shown = ""
 
-    def push(self, *token_ids: int) -> None:
-        """Add tokens."""
-        self._ids.extend(token_ids)
+    def push(self, token_id: int) -> None:
+        """Add one token."""
+        self._ids.append(token_id)
         if self._write is not None:  # to read all of it again for each token is for those who watch
             self._advance(self._decode().rstrip(UNFINISHED))
 

@@ -293,11 +293,8 @@ def write_answer(
     if model.thinking_ids is not None:  # around the marks are empty lines, which are nobody's text
         on_text, on_thinking = (write and Trimmed(write) for write in (on_text, on_thinking))
     answer, thinking = TextStream(model.tokenizer, on_text), TextStream(model.tokenizer, on_thinking)
-    # Models that never reason have the marks in their vocabulary too: without an opening one all is shown at once.
-    inside = thinks(model, layout.ids) is True
-    split = Splitter(model.thinking_ids, inside, answer.push, thinking.push)
+    split = Splitter(model.thinking_ids, thinks(model, layout.ids), answer.push, thinking.push)
     decoded = decode(model, filled.logits, filled.cache, layout.next_position, options, split.push)
-    split.close()
     return Written(
         answer.close().strip(),
         split.n_answer,

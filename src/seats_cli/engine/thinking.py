@@ -22,35 +22,32 @@ UNASKED = "the model would rather begin to reason than choose: the labels' proba
 class Splitter:
     """Tells reasoning and answer apart as their tokens come.
 
-    An opening mark begins reasoning wherever it comes, a closing mark ends it. Before the first mark it cannot be
-    known what a token is, unless the prompt says so: with a closing mark next it was reasoning. Such tokens are
-    held back until it is known.
+    An opening mark begins reasoning wherever it comes, a closing mark ends it. Models that never reason have the
+    marks in their vocabulary too, so what has no opening mark before it, here or in the prompt, is the answer.
 
     Args:
         marks: Ids that open and close reasoning; None: all is answer.
-        thinking: Whether it begins inside reasoning; None: not known.
-        on_answer: Called with tokens of the answer, in order; with several at once where they were held back.
-        on_thinking: Called with tokens of the reasoning, likewise.
+        thinking: Whether it begins inside reasoning.
+        on_answer: Called with each token of the answer.
+        on_thinking: Called with each token of the reasoning.
 
     Attributes:
         n_tokens: All tokens so far.
-        n_thinking: Those of the reasoning, and all marks; those held back are not among them.
+        n_thinking: Those of the reasoning, and all marks.
         reasoned: Whether there was reasoning, be it empty.
     """
 
     def __init__(
         self,
         marks: tuple[int, int] | None,
-        thinking: bool | None,
-        on_answer: Callable[..., None],
-        on_thinking: Callable[..., None],
+        thinking: bool,
+        on_answer: Callable[[int], None],
+        on_thinking: Callable[[int], None],
     ) -> None:
         self._marks: tuple[int, ...] = () if marks is None else marks
-        self._thinking = thinking if marks else False
+        self._thinking = self.reasoned = thinking and marks is not None
         self._on_answer, self._on_thinking = on_answer, on_thinking
-        self._held: list[int] = []
         self.n_tokens = self.n_thinking = 0
-        self.reasoned = self._thinking is True
 
     @property
     def n_answer(self) -> int:
@@ -60,30 +57,16 @@ class Splitter:
     def push(self, token_id: int) -> None:
         """Add one token."""
         self.n_tokens += 1
+        # Counted before it is shown, which Ctrl-C may end.
         if token_id in self._marks:
-            self._mark(opens=token_id == self._marks[0])
-        elif self._thinking is None:
-            self._held.append(token_id)
+            self.n_thinking += 1
+            self._thinking = token_id == self._marks[0]
+            self.reasoned |= self._thinking
         elif self._thinking:
             self.n_thinking += 1
             self._on_thinking(token_id)
         else:
             self._on_answer(token_id)
-
-    def _mark(self, *, opens: bool) -> None:
-        held, self._held = self._held, []
-        self.reasoned |= opens or self._thinking is not False
-        self._thinking = opens
-        # Counted before it is shown, which Ctrl-C may end.
-        self.n_thinking += 1 if opens else 1 + len(held)
-        if held:
-            (self._on_answer if opens else self._on_thinking)(*held)
-
-    def close(self) -> None:
-        """Give out what is held back: without any mark it was the answer."""
-        held, self._held = self._held, []
-        if held:
-            self._on_answer(*held)
 
     def warnings(self, finish_reason: str) -> tuple[str, ...]:
         """A line where the reasoning was not over.
@@ -120,8 +103,8 @@ class Trimmed:
             self._write(shown)
 
 
-def thinks(model: OmniModel, prompt: Iterable[int]) -> bool | None:
-    """Whether a prompt ends inside reasoning (True) or after it (False); None: neither, it has no mark.
+def thinks(model: OmniModel, prompt: Iterable[int]) -> bool:
+    """Whether a prompt ends inside reasoning.
 
     Args:
         model: Knows the marks, and what ends a turn: only the last turn counts.
@@ -129,14 +112,14 @@ def thinks(model: OmniModel, prompt: Iterable[int]) -> bool | None:
     """
     marks = model.thinking_ids
     if marks is None:
-        return None
+        return False
     ends = frozenset(model.stop_ids)
     for token in reversed(list(prompt)):
         if token in marks:
             return bool(token == marks[0])
         if token in ends:
-            return None
-    return None
+            return False
+    return False
 
 
 def prompt_of(
