@@ -8,13 +8,13 @@ offers its parts to the engine's loops; it never changes the modules of transfor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seats_cli.errors import UsageError
+from seats_cli.errors import ModelError, UsageError
 from seats_cli.geometry import ModelGeometry
 from seats_cli.layout import LayoutSpec, VideoGrids
 from seats_cli.selection.schedule import SelectionPreset
@@ -59,6 +59,25 @@ class ModelSpec:
         """Frame sides are multiples of this many pixels; its square is one merged token."""
         vision = self.geometry.vision
         return vision.patch_size * vision.merge_size
+
+
+@contextmanager
+def reading_config(name: str, family: str) -> Iterator[None]:
+    """Turn what a config lacks, or has of the wrong kind, into one line.
+
+    Args:
+        name: Of the model.
+        family: As users know it.
+
+    Raises:
+        ModelError: Instead of what was raised inside.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ModelError(f"{name}: the config has no {error}", f"is this a {family} checkpoint?") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{name}: the config is damaged: {error}", "fetch the checkpoint again") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from seats_cli.errors import ModelError
 from seats_cli.geometry import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.layout import LayoutSpec
-from seats_cli.models.base import Config, ModelSpec
+from seats_cli.models.base import Config, ModelSpec, reading_config
 from seats_cli.selection.levels import usual_boundaries
 from seats_cli.selection.schedule import SelectionPreset
 
@@ -139,15 +139,11 @@ def read_spec(name: str, thinker_config: Config) -> ModelSpec:
     Raises:
         ModelError: A field is missing or damaged, or the text layers slide their attention window.
     """
-    try:
+    with reading_config(name, "Qwen2.5-Omni"):
         text = thinker_config["text_config"]
         layout = _layout(thinker_config)
         geometry = _geometry(name, text, thinker_config["vision_config"], thinker_config["audio_config"])
         max_positions = int(text.get("max_position_embeddings", 32768))
-    except KeyError as error:
-        raise ModelError(f"{name}: the config has no {error}", "is this a Qwen2.5-Omni checkpoint?") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{name}: the config is damaged: {error}", "fetch the checkpoint again") from None
     if text.get("use_sliding_window"):
         problem = f"{name}: sliding-window attention is not supported"
         raise ModelError(problem, "take a checkpoint with use_sliding_window false, as the published ones are")

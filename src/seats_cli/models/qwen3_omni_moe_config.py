@@ -7,7 +7,7 @@ from typing import Any
 from seats_cli.errors import ModelError
 from seats_cli.geometry import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry
 from seats_cli.layout import LayoutSpec
-from seats_cli.models.base import Config, ModelSpec
+from seats_cli.models.base import Config, ModelSpec, reading_config
 from seats_cli.selection.levels import usual_boundaries
 from seats_cli.selection.schedule import SelectionPreset
 
@@ -214,17 +214,13 @@ def read_spec(name: str, thinker_config: Config) -> ModelSpec:
     Raises:
         ModelError: A field is missing or damaged, or some layers have no experts.
     """
-    try:
+    with reading_config(name, "Qwen3-Omni"):
         _check(name, thinker_config)
         text_config = thinker_config["text_config"]
         layout, text = _layout(thinker_config), _text({**thinker_config, **text_config})
         vision = _vision(thinker_config["vision_config"], text.hidden)
         audio = _audio(thinker_config["audio_config"], text.hidden)
         max_positions = int(text_config.get("max_position_embeddings", 32768))
-    except KeyError as error:
-        raise ModelError(f"{name}: the config has no {error}", "is this a Qwen3-Omni checkpoint?") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{name}: the config is damaged: {error}", "fetch the checkpoint again") from None
     return ModelSpec(
         layout=layout,
         geometry=ModelGeometry(name=name, text=text, vision=vision, audio=audio),

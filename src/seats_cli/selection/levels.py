@@ -182,7 +182,8 @@ def _check_feasible(keep_ratio: float, n_layers: int, boundaries: Boundaries, sc
         return
     drops = [layer for layer in boundaries if layer < n_layers]
     where = f"with drops before layers {', '.join(map(str, drops))} of {n_layers}"
-    scales = f"--scale from {round_up(least)} to {round_down(most)}"
+    usual = ", ".join(map(str, boundaries_by_depth(n_layers)))
+    scales = f"--scale from {round_up(least)} to {round_down(most)}, or other layers such as {usual}"
     if scale < least:
         raise UsageError(
             f"--scale {scale:g} is too small {where}: no keep ratio below 1 is feasible", f"give {scales}"
