@@ -263,7 +263,7 @@ def test_keys_depend_on_all_that_an_answer_depends_on(loaded: LoadedModel) -> No
 def test_keys_know_the_clip_and_the_weights(loaded: LoadedModel, tmp_path: Path) -> None:
     clip, weights = tmp_path / "clip.mp4", tmp_path / "model.safetensors"
     row = dataclasses.replace(ROWS[0], path=str(clip))
-    model = dataclasses.replace(loaded, model_id=str(tmp_path))
+    model = dataclasses.replace(loaded, folder=tmp_path)
     seen = [keys(model, row)]
     for path in (clip, weights):
         for content in (b"1" * 300_000, b"1" * 299_999 + b"2"):
@@ -276,6 +276,31 @@ def test_keys_know_the_clip_and_the_weights(loaded: LoadedModel, tmp_path: Path)
     # A clip that is not opened does not matter.
     alone = {"media": MediaOptions(picture="off", audio="off")}
     assert keys(model, row, **alone) == keys(model, dataclasses.replace(row, path="none"), **alone)
+
+
+def test_keys_know_the_folder_that_was_loaded_whatever_its_name(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped model's name is no path, and a folder of that name is another's."""
+    for name in ("real", "here/tiny"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    model = dataclasses.replace(loaded, model_id="tiny", folder=tmp_path / "real")
+    seen = [keys(model)]
+    for name in ("model.safetensors", "seats.toml"):
+        (tmp_path / "real" / name).write_text(name)
+        assert keys(model) not in seen
+        seen.append(keys(model))
+    (tmp_path / "here" / "tiny" / "model.safetensors").write_text("another")
+    assert keys(model) == seen[-1]
+    # A commit does not change; more of its files may be fetched, of which only the settings matter.
+    cached = dataclasses.replace(model, revision="c" * 40)
+    before = keys(cached)
+    (tmp_path / "real" / "more.json").write_text("{}")
+    assert keys(cached) == before
+    (tmp_path / "real" / "seats.toml").unlink()
+    assert keys(cached) != before
+    assert keys(dataclasses.replace(cached, revision="d" * 40)) != before
 
 
 def test_the_question_alone_is_the_template_without_a_clip(loaded: LoadedModel) -> None:

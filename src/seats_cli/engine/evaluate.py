@@ -33,6 +33,7 @@ from seats_cli.evaluation import Outcome, RowError, RowSeconds
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
+from seats_cli.models.settings import SETTINGS_FILE
 from seats_cli.selection import get_method
 from seats_cli.timing import Stopwatch
 
@@ -116,9 +117,15 @@ def sample_of(path: Path) -> str:
 
 
 def _model_mark(loaded: LoadedModel) -> dict[str, Any]:
-    """The model, and of a folder what is in it: it may have been trained further under the same name."""
-    folder = Path(loaded.model_id).expanduser()
-    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES) if folder.is_dir() else []
+    """The model, and what is in its folder: it may have been trained further under the same name.
+
+    Of a Hub model the commit says what is there, but its settings may not have been fetched with the rest.
+    """
+    files: list[Path] = []
+    if loaded.folder is not None and loaded.revision is None:
+        files = sorted(path for path in loaded.folder.iterdir() if path.suffix in MODEL_FILES)
+    elif loaded.folder is not None:
+        files = [loaded.folder / SETTINGS_FILE]
     return {**asdict(model_info(loaded)), "files": {path.name: sample_of(path) for path in files}}
 
 
