@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -94,6 +95,45 @@ def test_a_schedule_that_cannot_be_is_known_before_a_model_is_sought(
 ):
     monkeypatch.chdir(clips)
     refused(seats(*command, option, value), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--trr", "0.95", ["0.95 is infeasible"]),
+        ("--schedule", "1,2", ["1, 2 of 12"]),
+    ],
+)
+def test_a_schedule_that_the_shipped_model_cannot_have_is_known_before_it_is_loaded(
+    seats, clips, monkeypatch, option, value, words
+):
+    monkeypatch.chdir(clips)
+    monkeypatch.setattr("seats_cli.models.loading.load", None)
+    refused(seats(*ASK, "-m", "tiny", option, value), 2, *words)
+    refused(seats("profile", "-m", "tiny", option, value), 2, *words)
+    rows = [{"media": "clip.mp4", "question": "What?", "answer": "x"}]
+    (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(seats("eval", "rows.jsonl", "-m", "tiny", "--setting", f"seats {option[2:]}={value}"), 2, *words)
+
+
+@pytest.fixture
+def on_the_hub(monkeypatch, checkpoint):
+    """A model whose dimensions are not known before it is loaded."""
+    from seats_cli.models import loading
+
+    real = loading.load
+    monkeypatch.setattr(loading, "load", lambda options: real(dataclasses.replace(options, model=str(checkpoint))))
+    return "some/model"
+
+
+def test_a_schedule_that_a_model_cannot_have_is_said_once_when_it_is_loaded(seats, clips, monkeypatch, on_the_hub):
+    monkeypatch.chdir(clips)
+    for clip in (["clip.mp4"], ["clip.mp4", "silent.mp4"]):
+        refused(seats("ask", *clip, "What?", "-m", on_the_hub, "--trr", "0.95", "-q"), 2, "0.95 is infeasible")
+    rows = [{"media": name, "question": "What?", "answer": "x"} for name in ("clip.mp4", "silent.mp4")]
+    (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = seats("eval", "rows.jsonl", "-m", on_the_hub, "--setting", "seats schedule=1,2")
+    refused(ended, 2, "1, 2 of 8")
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,28 @@ def test_a_clip_that_fails_is_told_once_and_the_rest_goes_on(loaded: LoadedModel
 
 
 def test_a_setting_that_fails_leaves_the_others(loaded: LoadedModel) -> None:
-    settings = {"full": SETTINGS["full"], "late": SelectionOptions(trr=0.1, drop_before_layer=(1, 2, 3, 90))}
+    # With more sound than picture the visual ratio is too small for that scale.
+    narrow = SelectionOptions(trr=0.5, scale=4.0, drop_before_layer=(1, 2, 3, 6))
+    settings = {"full": SETTINGS["full"], "narrow": narrow}
     found = evaluate(work_of(loaded, ROWS[:1], Shelf(), settings=settings))
     assert found["full"][0].error is None
-    assert found["late"][0].error is not None
-    assert found["late"][0].error.exit_code == 2
+    assert found["narrow"][0].error is not None
+    assert found["narrow"][0].error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "options", [SelectionOptions(trr=0.1, drop_before_layer=(1, 2, 3, 90)), SelectionOptions(trr=0.95)]
+)
+def test_a_setting_that_no_clip_can_have_is_found_before_one_is_read(
+    loaded: LoadedModel, options: SelectionOptions
+) -> None:
+    shelf, errors = Shelf(), []
+    settings = {"full": SETTINGS["full"], "never": options}
+    with pytest.raises(UsageError, match=r"0\.95 is infeasible|1, 2, 3, 90 of 8"):
+        evaluate(work_of(loaded, ROWS, shelf, settings=settings), on_error=lambda *caught: errors.append(caught))
+    assert (shelf.opened, errors) == ([], [])
+    nothing = MediaOptions(picture="off", audio="off")
+    assert evaluate(work_of(loaded, ROWS[:1], shelf, settings=settings, media=nothing))["never"][0].error is None
 
 
 def test_what_is_done_is_not_asked_again(loaded: LoadedModel) -> None:

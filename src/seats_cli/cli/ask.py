@@ -103,6 +103,9 @@ def ask(
         notice(seats.loaded.note)
     if not inputs.many:
         return answer_one(seats, inputs, output)
-    # What is wrong with the question is wrong for every clip: it is said once.
+    # What is wrong with the question or the selection is wrong for every clip: it is said once.
+    from seats_cli.engine.analytic import check_settings
+
+    check_settings(seats.loaded.model.spec, [selection])
     seats.loaded.model.prompt(inputs.question, generation.system, "video")
     return answer_each(seats, inputs, output)

@@ -15,7 +15,7 @@ import torch
 from seats_cli import __version__
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.dataset import Question
-from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt, token_counts
+from seats_cli.engine.analytic import FULL, check_settings, plan_of, synthetic_prompt, token_counts
 from seats_cli.engine.encode import WindowBatch, window_batches
 from seats_cli.engine.pipeline import (
     Prompted,
@@ -202,10 +202,12 @@ def evaluate(
         By label, the outcomes in the order of the questions.
 
     Raises:
-        UsageError: A question or its choices cannot be.
+        UsageError: A question, its choices or a setting cannot be.
         InterruptedRunError: Ctrl-C while an answer was written.
     """
     check_questions(work)
+    if not work.media.nothing:
+        check_settings(work.loaded.model.spec, work.settings.values())
     keys = task_keys(work)
     found = {key: outcome for key, outcome in (done or {}).items() if outcome.error is None}
     open_tasks = {
