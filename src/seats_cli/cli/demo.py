@@ -12,7 +12,7 @@ from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, show, write
 from seats_cli.config import SHIPPED_MODEL
-from seats_cli.errors import UsageError
+from seats_cli.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,11 @@ def _save(path: Path) -> None:
 
 
 def _ask(questions: list[Question], few: SelectionOptions) -> list[tuple[Question, Report, Report]]:
-    """Every question with all tokens and with few."""
+    """Every question with all tokens and with few.
+
+    Raises:
+        InterruptedRunError: Ctrl-C; an answer that was cut off is none.
+    """
     from seats_cli.api import Seats
     from seats_cli.config import GenerationOptions, SelectionOptions
 
@@ -56,13 +60,16 @@ def _ask(questions: list[Question], few: SelectionOptions) -> list[tuple[Questio
     if seats.loaded.note is not None:
         notice(seats.loaded.note)
     full = SelectionOptions(method="full")
-    asked = []
-    for number, question in enumerate(questions):
-        if number == 0:  # The first run of anything is slow; it must not be held against either.
-            seats.ask(question.path, question.text, selection=full)
-        with_all = seats.ask(question.path, question.text, selection=full)
-        asked.append((question, with_all, seats.ask(question.path, question.text, selection=few)))
-    return asked
+
+    def ask(question: Question, selection: SelectionOptions) -> Report:
+        report = seats.ask(question.path, question.text, selection=selection)
+        if report.finish_reason == "interrupted":
+            raise InterruptedRunError("interrupted")
+        return report
+
+    # The first run of anything is slow; it must not be held against either.
+    ask(questions[0], full)
+    return [(question, ask(question, full), ask(question, few)) for question in questions]
 
 
 def _comparison(asked: list[tuple[Question, Report, Report]], trr: float) -> RenderableType:
