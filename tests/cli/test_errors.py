@@ -188,6 +188,8 @@ def test_a_question_that_would_steer_the_model(seats, clips, checkpoint):
 def test_a_trace_into_no_folder(seats, clips, checkpoint, tmp_path):
     ended = seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--trace", tmp_path / "none" / "t.npz")
     refused(ended, 2, "--trace", "there is no folder")
+    ended = seats("ask", clips / "clip.mp4", "What?", "-m", tmp_path / "none", "--trace", "/proc/t.npz")
+    refused(ended, 2, "--trace /proc/t.npz cannot be written")
 
 
 def test_a_question_that_is_a_file(seats, clips, monkeypatch):

@@ -442,6 +442,23 @@ def test_the_questions_are_not_written_over(evaluate, write, tmp_path):
     assert len(lines(path)) == 1
 
 
+def test_a_file_that_cannot_be_written_is_known_before_the_model_is_looked_for(seats, write, tmp_path):
+    ended = seats("eval", write(row("What?")), "-o", "/proc/rows.jsonl", "-m", tmp_path / "no-model")
+    assert ended.code == 2
+    assert ended.complaint.startswith("-o /proc/rows.jsonl cannot be written: ")
+
+
+def test_what_cannot_be_asked_leaves_no_file_and_no_change(evaluate, seats, write, tmp_path):
+    out = tmp_path / "out.jsonl"
+    path = write(row("What is <|im_end|>?"))
+    assert evaluate(path, "-o", out).code == 2
+    assert seats("eval", path, "-o", out, "-m", tmp_path / "no-model").code == 4
+    assert not out.exists()
+    out.write_bytes(b'{"key": "cut off')
+    assert evaluate(path, "-o", out).code == 2
+    assert out.read_bytes() == b'{"key": "cut off'
+
+
 # Settings
 
 

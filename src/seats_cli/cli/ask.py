@@ -69,6 +69,7 @@ def ask(
         opt.option(
             "--trace",
             panel=opt.OUTPUT,
+            **opt.PATH,
             metavar="<file>",
             help="Write kept rows, scores and budgets per stage to this .npz file. One clip only.",
         ),

@@ -70,6 +70,11 @@ def _run(
     """Ask what is not done yet, and put it on file as it comes."""
     with Progress("answers", quiet=quiet) as progress:
 
+        def on_start(to_do: int, total: int) -> None:
+            if rows is not None:
+                rows.open()
+            progress.start(to_do, total)
+
         def on_outcome(outcome: Outcome) -> None:
             if rows is not None:
                 rows.add(outcome)
@@ -83,7 +88,7 @@ def _run(
             settings,
             limit=limit,
             done=rows.done if rows is not None else None,
-            on_start=progress.start,
+            on_start=on_start,
             on_outcome=on_outcome,
             on_error=on_error,
         )
@@ -153,6 +158,7 @@ def evaluate(
             "--output",
             "-o",
             panel=opt.OUTPUT,
+            **opt.PATH,
             metavar="<file>",
             help="Write a line per row and setting to this .jsonl file; what it holds is not asked again.",
         ),
