@@ -393,6 +393,13 @@ def test_the_python_face(write, checkpoint):
         (["--setting", "magic"], "'magic' is not one of"),
         (["--setting", "trr=much"], "'much' is not a number"),
         (["--setting", "trr=-1"], "--trr is -1.0"),
+        (["--setting", "foo"], "--setting 'foo': Invalid value for '--method': 'foo' is not one of"),
+        (["--setting", "full trr=7"], "--trr is 7.0; a token retention ratio lies in (0, 1]"),
+        (["--setting", "full schedule=early"], "--schedule is 'early'"),
+        (["--method", "full", "--trr", "7"], "--trr is 7.0"),
+        (["--setting", "seats trr=0.1 trr=0.2"], "trr is given twice, '0.1' and '0.2'"),
+        (["--setting", "seats trr=0.1 trr=0.1"], "trr is given twice"),
+        (["--setting", "seats method=full"], "method is given twice, 'seats' and 'full'"),
         (["--setting", "schedule=1,2"], "before layers 1, 2 of 8"),
         (["--setting", "schedule=early"], "--schedule is 'early'"),
         (["--video-trr", "0.1"], "--video-trr and --audio-trr go together"),
@@ -404,6 +411,20 @@ def test_a_mistake_is_one_line(evaluate, write, arguments, complaint):
     assert ended.code == 2
     assert ended.out == ""
     assert complaint in ended.complaint
+
+
+@pytest.mark.parametrize("arguments", [["--setting", "foo"], ["--method", "foo"], ["--setting", "kv-cache=foo"]])
+def test_errors_of_settings_name_no_variable_that_is_not_looked_at(evaluate, write, monkeypatch, arguments):
+    ended = evaluate(write(row("What?")), *arguments)
+    assert ended.code == 2
+    assert not any(word in ended.complaint for word in ("env var", "SEATS_", "Value error")), ended.complaint
+
+
+def test_settings_are_what_is_said_whatever_the_variables(monkeypatch):
+    before = settings_of("seats", "0.3", ["kv-cache=text"], {})
+    for name in ("SEATS_METHOD", "SEATS_TRR", "SEATS_KV_CACHE"):
+        monkeypatch.setenv(name, "nonsense")
+    assert settings_of("seats", "0.3", ["kv-cache=text"], {}) == before
 
 
 def test_a_broken_row_is_found_before_the_model_is_looked_for(seats, write, tmp_path):

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seats_cli.errors import SeatsError, explain
 
@@ -60,6 +60,11 @@ def complain(error: SeatsError, about: str = "") -> None:
     notice(str(error) if named else f"{about}: {error}")
     if error.hint:
         notice(error.hint, "  hint: ")
+
+
+def wording(error: Any) -> str:
+    """What a usage error of the command line's library says, without what is of some library's making."""
+    return str(error.format_message()).replace("Value error, ", "").rstrip(".")
 
 
 def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError:
