@@ -286,6 +286,29 @@ def test_ctrl_c_before_the_answer_is_130(seats, clips, monkeypatch, checkpoint):
             refused(ended, 130, "interrupted")
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_disk_below_stdout_ends_every_command_alike(seats, clips, checkpoint, monkeypatch, tmp_path, more):
+    monkeypatch.chdir(clips)
+    row = {"media": "clip.mp4", "question": "Which?", "answer": "A", "choices": ["A", "B"]}
+    (clips / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    schedule, model = tmp_path / "schedule.toml", ("-m", checkpoint, "--max-frames", 4, "-q")
+    for arguments in (
+        (*ASK, *model, *more),
+        ("ask", "clip.mp4", *ASK[1:], *model, *more),
+        ("eval", "rows.jsonl", *model, *more),
+        ("probe", "rows.jsonl", *model, "-o", schedule, *more),
+        ("profile", "--analytic", *more),
+        ("doctor",),
+    ):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            ended = seats(*arguments)
+        refused(ended, 1, "stdout cannot be written: No space left on device")
+        assert ended.hint
+    # What was asked for as a file is there.
+    assert schedule.exists()
+
+
 def test_an_error_that_nobody_reads_keeps_its_code(monkeypatch):
     def closed(*_):
         raise BrokenPipeError

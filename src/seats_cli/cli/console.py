@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.errors import SeatsError, explain
@@ -34,17 +34,67 @@ def one_line(text: str) -> str:
     return harmless(" ".join(text.split()))
 
 
+class LostOutputError(SeatsError):
+    """Stdout takes nothing: it is closed, or on a disk that is full."""
+
+
+NOBODY_READS = (BrokenPipeError, LostOutputError)
+"""What ends everything: no more of the result will arrive."""
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Around what writes to stdout.
+
+    Raises:
+        LostOutputError: It takes nothing.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of a stream
+            raise
+        problem = f"stdout cannot be written: {error.strerror or error}"
+        raise LostOutputError(problem, "make room there, or send it to another file") from None
+
+
 def write(text: str) -> None:
-    """To stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """To stdout, at once.
+
+    Raises:
+        LostOutputError: It takes nothing.
+    """
+    with to_stdout():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def show(renderable: RenderableType, *, stderr: bool = True) -> None:
-    """To stderr or stdout, with rich: for the terminal's width, without colours if NO_COLOR is set."""
+    """To stderr or stdout, with rich: for the terminal's width, without colours if NO_COLOR is set.
+
+    Raises:
+        LostOutputError: Stdout takes nothing.
+    """
     from rich.console import Console
 
-    Console(stderr=stderr, highlight=False).print(renderable)
+    with contextlib.nullcontext() if stderr else to_stdout():
+        Console(stderr=stderr, highlight=False).print(renderable)
+
+
+def check_streams() -> None:
+    """Find out before the work that stdout is closed; what would be said on a closed stderr is said to nobody.
+
+    Raises:
+        LostOutputError: Stdout is closed.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        raise LostOutputError(
+            "stdout is closed: the result can go nowhere", "leave out >&-, or give a file: > FILE"
+        )
 
 
 def notice(message: str, lead: str = "seats: ") -> None:
@@ -87,7 +137,7 @@ def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError
 
 def _hush() -> None:
     """Point the streams that nobody reads any more at nothing, so that the exit is silent too."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -103,7 +153,11 @@ def run(body: Callable[[], int], *, verbose: bool) -> int:
         verbose: Print the trace of unexpected errors.
     """
     try:
-        return body()
+        check_streams()
+        code = body()
+        with to_stdout():
+            sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`): nothing to say and nobody to say it to.
         _hush()
@@ -112,5 +166,6 @@ def run(body: Callable[[], int], *, verbose: bool) -> int:
         try:
             return fail(caught, verbose=verbose).exit_code
         except OSError:
-            _hush()
             return explain(caught).exit_code
+        finally:
+            _hush()

@@ -171,13 +171,13 @@ def probe(
     if output is not None:
         _check_depth(seats)
     report = _run(seats, path, rows, quiet=quiet, verbose=verbose)
+    _write_files(report, output, chart, quiet=quiet)
     if as_json:
         write(report.to_json() + "\n")
     else:
         from seats_cli.cli.curves import render_probe
 
         show(render_probe(report), stderr=False)
-    _write_files(report, output, chart, quiet=quiet)
     if report.failed:
         raise SomeFailedError(f"{report.failed} of {report.rows} questions failed")
     return 0
