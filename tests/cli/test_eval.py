@@ -232,9 +232,9 @@ def test_media_that_fail_are_told_and_tried_again(evaluate, write, tmp_path, cli
     assert [(r["n"], r["failed"]) for r in found["results"]] == [(1, 3), (1, 3)]
     late = clips / "late.mp4"
     assert ended.err.splitlines() == [
-        f"seats: {late}: no such file",
+        f"seats: {path}:1, 3: {late}: no such file",
         "  hint: check the path",
-        f"seats: {clips / 'text.mp4'}: text, not media",
+        f"seats: {path}:4: {clips / 'text.mp4'}: text, not media",
         "  hint: give a video or audio file such as mp4, mkv, webm, mov, wav, mp3",
         "seats: 6 of 8 answers failed",
     ]
@@ -248,6 +248,20 @@ def test_media_that_fail_are_told_and_tried_again(evaluate, write, tmp_path, cli
     finally:
         late.unlink()
     assert [(r["n"], r["failed"]) for r in json.loads(again.out)["results"]] == [(3, 1), (3, 1)]
+
+
+def test_a_row_that_fails_is_named_by_its_line_and_clip(evaluate, write, clips):
+    path = write(labelled(1), row("What?", "silent.mp4", start=60.0))
+    ended = evaluate(path, "--json")
+    assert ended.code == 6
+    assert ended.err.startswith(f"seats: {path}:2: {clips / 'silent.mp4'}: ")
+
+
+def test_labels_that_one_token_cannot_tell_apart_are_named_by_their_line(evaluate, write):
+    path = write(row("Which?"), row("Which?", answer="ab", choices=["ab", "ac"]))
+    assert evaluate(path).complaint == f"{path}:2: choices 'ab' and 'ac' begin with the same token"
+    plain = write(row("Which?", answer="ab"))
+    assert evaluate(plain, "--choices", "ab,ac").complaint == "--choices 'ab' and 'ac' begin with the same token"
 
 
 def test_all_rows_failed(evaluate, write):
@@ -366,7 +380,7 @@ def test_the_python_face(write, checkpoint):
     path = write(labelled(1), row("What?", "none.mp4"), labelled(2))
     model = Seats(checkpoint, trr=0.2, device="cpu", generation=GenerationOptions(max_new_tokens=2))
     errors = []
-    report = model.evaluate(path, limit=2, on_error=lambda caught, about: errors.append(about))
+    report = model.evaluate(path, limit=2, on_error=lambda caught, about: errors.append(about[0].path))
     assert (report.rows, report.n, report.failed) == (2, 1, 1)
     assert (report.settings["method"], report.settings["trr"]) == ("seats", 0.2)
     assert errors == [str(path.parent / lines(path)[1]["media"])]

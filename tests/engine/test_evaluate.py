@@ -83,7 +83,7 @@ def media_for(name: str) -> MediaOptions:
 
 def work_of(loaded: LoadedModel, rows: list[Question], open_clip: Callable, **more: object) -> Evaluation:
     known = {"settings": SETTINGS, "media": media_for("long"), "generation": GENERATION, **more}
-    return Evaluation(loaded=loaded, questions=rows, open_clip=open_clip, **known)
+    return Evaluation(file="rows.jsonl", loaded=loaded, questions=rows, open_clip=open_clip, **known)
 
 
 def test_answers_are_those_of_ask(loaded: LoadedModel) -> None:
@@ -186,7 +186,7 @@ def test_a_clip_that_fails_is_told_once_and_the_rest_goes_on(loaded: LoadedModel
         on_outcome=outcomes.append,
         on_error=lambda caught, about: errors.append((str(caught), about)),
     )
-    assert errors == [("gone: no such file", "gone")]
+    assert errors == [("gone: no such file", [rows[0], rows[2]])]
     assert len(outcomes) == 3 * len(SETTINGS)
     for label in SETTINGS:
         first, second, third = found[label]
@@ -352,12 +352,12 @@ def test_the_question_alone_is_the_template_without_a_clip(loaded: LoadedModel) 
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (question("long", "What is <|im_end|>?", 4), "line 4: the question contains the reserved token"),
+        (question("long", "What is <|im_end|>?", 4), "rows.jsonl:4: the question contains the reserved token"),
         (
             question("long", "Q", 5, choices=("ab", "ac")),
-            "line 5: --choices 'ab' and 'ac' begin with the same token",
+            "rows.jsonl:5: choices 'ab' and 'ac' begin with the same token",
         ),
-        (question("long", "Q", 6, start_seconds=12.0), "line 6: --end 9 s is not after --start 12 s"),
+        (question("long", "Q", 6, start_seconds=12.0), "rows.jsonl:6: --end 9 s is not after --start 12 s"),
     ],
 )
 def test_what_cannot_be_asked_is_found_before_anything_runs(
@@ -368,6 +368,16 @@ def test_what_cannot_be_asked_is_found_before_anything_runs(
     with pytest.raises(UsageError, match=problem.replace("|", r"\|")):
         evaluate(work_of(loaded, [*ROWS, row], shelf, media=media))
     assert shelf.opened == []
+
+
+def test_labels_that_were_given_for_all_rows_are_no_fault_of_one(loaded: LoadedModel) -> None:
+    given = dataclasses.replace(GENERATION, choices=("ab", "ac"))
+    rows = [question("long", "Q", 5, choices=given.choices)]
+    with pytest.raises(UsageError, match=r"^--choices 'ab' and 'ac' begin with the same token"):
+        evaluate(work_of(loaded, rows, Shelf(), generation=given))
+    # Where every row has its own they are not looked at.
+    found = evaluate(work_of(loaded, ROWS[1:2], Shelf(), generation=given, settings={"full": SETTINGS["full"]}))
+    assert found["full"][0].error is None
 
 
 def test_ctrl_c_ends_it_and_the_answer_that_was_cut_is_not_one(loaded: LoadedModel, monkeypatch) -> None:

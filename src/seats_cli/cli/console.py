@@ -6,13 +6,17 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.errors import SeatsError, explain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
+
+    from seats_cli.dataset import Question
 
 
 def harmless(text: str) -> str:
@@ -103,11 +107,11 @@ def notice(message: str, lead: str = "seats: ") -> None:
     sys.stderr.flush()
 
 
-def complain(error: SeatsError, about: str = "") -> None:
+def complain(error: SeatsError, about: str = "", place: str = "") -> None:
     """An error on one line, what to do about it on the next."""
     # Errors hold no runs of white space, and paths may.
     named = not about or " ".join(about.split()) in str(error)
-    notice(str(error) if named else f"{about}: {error}")
+    notice(": ".join(filter(None, [place, "" if named else about, str(error)])))
     if error.hint:
         notice(error.hint, "  hint: ")
 
@@ -117,13 +121,14 @@ def wording(error: Any) -> str:
     return str(error.format_message()).replace("Value error, ", "").rstrip(".")
 
 
-def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError:
+def fail(caught: BaseException, *, verbose: bool, about: str = "", place: str = "") -> SeatsError:
     """Say what went wrong.
 
     Args:
         caught: Any exception.
         verbose: Print the trace of one that was not expected.
         about: The clip it happened to; named unless the message does.
+        place: Where the clip was named, such as a line of a file.
 
     Returns:
         It, as one for the user.
@@ -131,8 +136,18 @@ def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError
     known = explain(caught)
     if verbose and known is not caught and not isinstance(caught, KeyboardInterrupt):
         traceback.print_exception(caught)
-    complain(known, about)
+    complain(known, about, place)
     return known
+
+
+def row_failure(file: Path, *, verbose: bool) -> Callable[[Exception, Sequence[Question]], None]:
+    """What says that rows of a file of questions failed, and on which lines they are."""
+    from seats_cli.dataset import place_of
+
+    def on_error(caught: Exception, rows: Sequence[Question]) -> None:
+        fail(caught, verbose=verbose, about=rows[0].path, place=place_of(file, rows))
+
+    return on_error
 
 
 def _hush() -> None:

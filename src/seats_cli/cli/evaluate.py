@@ -12,7 +12,7 @@ import typer
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
-from seats_cli.cli.console import fail, notice, show, write
+from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.cli.rows import OutcomeFile
 from seats_cli.cli.settings import DEFAULT_METHOD, DEFAULT_TRR, settings_of, shared_options
@@ -80,9 +80,6 @@ def _run(
                 rows.add(outcome)
             progress.advance()
 
-        def on_error(caught: Exception, about: str) -> None:
-            fail(caught, verbose=verbose, about=about)
-
         return seats.evaluate(
             path,
             settings,
@@ -90,7 +87,7 @@ def _run(
             done=rows.done if rows is not None else None,
             on_start=on_start,
             on_outcome=on_outcome,
-            on_error=on_error,
+            on_error=row_failure(path, verbose=verbose),
         )
 
 

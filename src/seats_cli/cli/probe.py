@@ -13,7 +13,7 @@ import typer
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
-from seats_cli.cli.console import fail, notice, show, write
+from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions
 from seats_cli.errors import SomeFailedError, UsageError
@@ -88,10 +88,6 @@ def _check_files(questions: Path, output: Path | None, chart: Path | None) -> No
 
 def _run(seats: Seats, path: Path, rows: _Rows, *, quiet: bool, verbose: bool) -> ProbeReport:
     with Progress("questions", quiet=quiet) as progress:
-
-        def on_error(caught: Exception, about: str) -> None:
-            fail(caught, verbose=verbose, about=about)
-
         return seats.probe(
             path,
             tolerance=rows.tolerance,
@@ -99,7 +95,7 @@ def _run(seats: Seats, path: Path, rows: _Rows, *, quiet: bool, verbose: bool) -
             categories=rows.categories,
             on_start=lambda n: progress.start(n, n),
             on_row=progress.advance,
-            on_error=on_error,
+            on_error=row_failure(path, verbose=verbose),
         )
 
 
