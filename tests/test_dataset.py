@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seats_cli.dataset import normalised, read_questions
+from seats_cli.dataset import normalised, place_of, read_questions
 from seats_cli.errors import UsageError
 
 ROW = {"media": "a.mp4", "question": "Which colour?", "answer": "red"}
@@ -152,3 +152,12 @@ def test_several_answers_and_labels(tmp_path: Path) -> None:
     assert labelled.accepts("a")
     # Labels are what they are.
     assert not labelled.accepts("A")
+
+
+def test_the_place_of_rows_is_file_and_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"media": "a", "question": "b", "answer": "c"}\n\n' * 8)
+    rows = read_questions(path)
+    assert place_of(path, rows[1:2]) == f"{path}:3"
+    assert place_of("rows.jsonl", [rows[0], rows[2], rows[0]]) == "rows.jsonl:1, 5"
+    assert place_of("rows.jsonl", rows) == "rows.jsonl:1, 3, 5, 7, 9 and 3 more"

@@ -19,6 +19,7 @@ from seats_cli.config import (
 )
 
 if TYPE_CHECKING:
+    from seats_cli.dataset import Question
     from seats_cli.engine.pipeline import Settings
     from seats_cli.evaluation import EvalReport, Outcome
     from seats_cli.probing import ProbeReport
@@ -143,7 +144,7 @@ class Seats:
         done: Mapping[str, Outcome] | None = None,
         on_start: Callable[[int, int], None] | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
-        on_error: Callable[[Exception, str], None] | None = None,
+        on_error: Callable[[Exception, Sequence[Question]], None] | None = None,
     ) -> EvalReport:
         """Ask a file of questions whose answers are known; docs/evaluation.md gives its form.
 
@@ -156,7 +157,7 @@ class Seats:
             done: Outcomes of an earlier run, by key.
             on_start: Called with the number of answers to find, and of all.
             on_outcome: Called with each new outcome as soon as it is known.
-            on_error: Called with each exception that made rows fail, and the path of the clip.
+            on_error: Called with each exception that made rows fail, and those rows.
 
         Returns:
             Accuracy with intervals, by category, and the settings compared.
@@ -175,6 +176,7 @@ class Seats:
         media, generation = media or self.media, generation or self.generation
         settings = settings or {label_of(self.selection): self.selection}
         work = Evaluation(
+            file=os.fspath(path),
             loaded=self.loaded,
             questions=read_questions(Path(path), generation.choices)[:limit],
             settings=settings,
@@ -185,7 +187,7 @@ class Seats:
         return summarise(
             evaluate(work, done=done, on_start=on_start, on_outcome=on_outcome, on_error=on_error),
             {label: asdict(options) for label, options in settings.items()},
-            file=os.fspath(path),
+            file=work.file,
             media=asdict(media),
             generation=asdict(generation),
             model=model_info(self.loaded),
@@ -203,7 +205,7 @@ class Seats:
         categories: Sequence[str] = (),
         on_start: Callable[[int], None] | None = None,
         on_row: Callable[[], None] | None = None,
-        on_error: Callable[[Exception, str], None] | None = None,
+        on_error: Callable[[Exception, Sequence[Question]], None] | None = None,
     ) -> ProbeReport:
         """Remove picture, sound, or both before every layer, and propose boundaries; docs/probe.md explains.
 
@@ -216,7 +218,7 @@ class Seats:
             categories: Only rows of these; none: all.
             on_start: Called with the number of questions.
             on_row: Called when a question is through.
-            on_error: Called with each exception that made rows fail, and the path of the clip.
+            on_error: Called with each exception that made rows fail, and those rows.
 
         Returns:
             Accuracy by layer and by what was removed, and the schedule it proposes.
@@ -236,6 +238,7 @@ class Seats:
         generation = generation or self.generation
         rows = of_categories(read_questions(Path(path), generation.choices), categories)[:limit]
         work = Evaluation(
+            file=os.fspath(path),
             loaded=self.loaded,
             questions=rows,
             settings={"full": FULL},
@@ -246,4 +249,4 @@ class Seats:
         if on_start is not None:
             on_start(len(rows))
         found = probe(work, on_row=None if on_row is None else lambda _: on_row(), on_error=on_error)
-        return report_of(work, found, tolerance=tolerance, file=os.fspath(path), categories=categories)
+        return report_of(work, found, tolerance=tolerance, categories=categories)

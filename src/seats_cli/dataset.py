@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ FINAL = ".,;:!?…。，；：！？"
 """Punctuation that is passed over at the end of an answer."""
 
 MOST_SECONDS = 1e9
+MOST_LINES = 5
+"""That are named where many rows have one fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,18 @@ def normalised(text: str) -> str:
     found = found.rstrip(FINAL + " ") or found
     first, _, rest = found.partition(" ")
     return rest if first in ARTICLES and rest else found
+
+
+def place_of(file: str | os.PathLike[str], questions: Sequence[Question]) -> str:
+    """Where rows stand: ``rows.jsonl:4``, ``rows.jsonl:4, 7``; of many rows the first lines.
+
+    Args:
+        file: They are from.
+        questions: At least one.
+    """
+    lines = list(dict.fromkeys(question.line for question in questions))
+    more = f" and {len(lines) - MOST_LINES} more" if len(lines) > MOST_LINES else ""
+    return f"{os.fspath(file)}:{', '.join(map(str, lines[:MOST_LINES]))}{more}"
 
 
 def read_questions(path: Path, choices: tuple[str, ...] = ()) -> list[Question]:

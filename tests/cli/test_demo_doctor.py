@@ -62,6 +62,28 @@ def test_demo_in_json_and_a_clip_to_save(seats, scratch):
     assert "there already" in again.complaint
 
 
+@pytest.mark.parametrize("answer", [0, 3])
+def test_ctrl_c_in_an_answer_ends_the_demo_and_shows_none(seats, scratch, monkeypatch, answer):
+    """The first answer is not even shown; of the fourth a word is there."""
+    from seats_cli.engine.decode import Sampler
+
+    real, begun = Sampler.choose, []
+
+    def choose(self, logits):
+        if self not in begun:
+            begun.append(self)
+        elif len(begun) == answer + 1:
+            raise KeyboardInterrupt
+        return real(self, logits)
+
+    monkeypatch.setattr(Sampler, "choose", choose)
+    for more in ((), ("--json",)):
+        begun.clear()
+        ended = seats("demo", *more)
+        assert (ended.code, ended.out) == (130, "")
+        assert ended.err.splitlines()[1:] == ["seats: interrupted"]
+
+
 def test_doctor_is_plain_and_complete(seats, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     ended = seats("doctor")

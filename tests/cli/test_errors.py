@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -97,6 +98,45 @@ def test_a_schedule_that_cannot_be_is_known_before_a_model_is_sought(
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--trr", "0.95", ["0.95 is infeasible"]),
+        ("--schedule", "1,2", ["1, 2 of 12"]),
+    ],
+)
+def test_a_schedule_that_the_shipped_model_cannot_have_is_known_before_it_is_loaded(
+    seats, clips, monkeypatch, option, value, words
+):
+    monkeypatch.chdir(clips)
+    monkeypatch.setattr("seats_cli.models.loading.load", None)
+    refused(seats(*ASK, "-m", "tiny", option, value), 2, *words)
+    refused(seats("profile", "-m", "tiny", option, value), 2, *words)
+    rows = [{"media": "clip.mp4", "question": "What?", "answer": "x"}]
+    (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(seats("eval", "rows.jsonl", "-m", "tiny", "--setting", f"seats {option[2:]}={value}"), 2, *words)
+
+
+@pytest.fixture
+def on_the_hub(monkeypatch, checkpoint):
+    """A model whose dimensions are not known before it is loaded."""
+    from seats_cli.models import loading
+
+    real = loading.load
+    monkeypatch.setattr(loading, "load", lambda options: real(dataclasses.replace(options, model=str(checkpoint))))
+    return "some/model"
+
+
+def test_a_schedule_that_a_model_cannot_have_is_said_once_when_it_is_loaded(seats, clips, monkeypatch, on_the_hub):
+    monkeypatch.chdir(clips)
+    for clip in (["clip.mp4"], ["clip.mp4", "silent.mp4"]):
+        refused(seats("ask", *clip, "What?", "-m", on_the_hub, "--trr", "0.95", "-q"), 2, "0.95 is infeasible")
+    rows = [{"media": name, "question": "What?", "answer": "x"} for name in ("clip.mp4", "silent.mp4")]
+    (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = seats("eval", "rows.jsonl", "-m", on_the_hub, "--setting", "seats schedule=1,2")
+    refused(ended, 2, "1, 2 of 8")
+
+
+@pytest.mark.parametrize(
     ("name", "word"),
     [
         ("missing.mp4", "no such file"),
@@ -148,6 +188,8 @@ def test_a_question_that_would_steer_the_model(seats, clips, checkpoint):
 def test_a_trace_into_no_folder(seats, clips, checkpoint, tmp_path):
     ended = seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--trace", tmp_path / "none" / "t.npz")
     refused(ended, 2, "--trace", "there is no folder")
+    ended = seats("ask", clips / "clip.mp4", "What?", "-m", tmp_path / "none", "--trace", "/proc/t.npz")
+    refused(ended, 2, "--trace /proc/t.npz cannot be written")
 
 
 def test_a_question_that_is_a_file(seats, clips, monkeypatch):
@@ -242,6 +284,29 @@ def test_ctrl_c_before_the_answer_is_130(seats, clips, monkeypatch, checkpoint):
         for more in ((), ("--json",)):
             ended = seats("ask", *(clips / path for path in paths), "What?", "-m", checkpoint, "-q", *more)
             refused(ended, 130, "interrupted")
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_disk_below_stdout_ends_every_command_alike(seats, clips, checkpoint, monkeypatch, tmp_path, more):
+    monkeypatch.chdir(clips)
+    row = {"media": "clip.mp4", "question": "Which?", "answer": "A", "choices": ["A", "B"]}
+    (clips / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    schedule, model = tmp_path / "schedule.toml", ("-m", checkpoint, "--max-frames", 4, "-q")
+    for arguments in (
+        (*ASK, *model, *more),
+        ("ask", "clip.mp4", *ASK[1:], *model, *more),
+        ("eval", "rows.jsonl", *model, *more),
+        ("probe", "rows.jsonl", *model, "-o", schedule, *more),
+        ("profile", "--analytic", *more),
+        ("doctor",),
+    ):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            ended = seats(*arguments)
+        refused(ended, 1, "stdout cannot be written: No space left on device")
+        assert ended.hint
+    # What was asked for as a file is there.
+    assert schedule.exists()
 
 
 def test_an_error_that_nobody_reads_keeps_its_code(monkeypatch):

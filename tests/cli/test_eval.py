@@ -234,9 +234,9 @@ def test_media_that_fail_are_told_and_tried_again(evaluate, write, tmp_path, cli
     assert [(r["n"], r["failed"]) for r in found["results"]] == [(1, 3), (1, 3)]
     late = clips / "late.mp4"
     assert ended.err.splitlines() == [
-        f"seats: {late}: no such file",
+        f"seats: {path}:1, 3: {late}: no such file",
         "  hint: check the path",
-        f"seats: {clips / 'text.mp4'}: text, not media",
+        f"seats: {path}:4: {clips / 'text.mp4'}: text, not media",
         "  hint: give a video or audio file such as mp4, mkv, webm, mov, wav, mp3",
         "seats: 6 of 8 answers failed",
     ]
@@ -250,6 +250,20 @@ def test_media_that_fail_are_told_and_tried_again(evaluate, write, tmp_path, cli
     finally:
         late.unlink()
     assert [(r["n"], r["failed"]) for r in json.loads(again.out)["results"]] == [(3, 1), (3, 1)]
+
+
+def test_a_row_that_fails_is_named_by_its_line_and_clip(evaluate, write, clips):
+    path = write(labelled(1), row("What?", "silent.mp4", start=60.0))
+    ended = evaluate(path, "--json")
+    assert ended.code == 6
+    assert ended.err.startswith(f"seats: {path}:2: {clips / 'silent.mp4'}: ")
+
+
+def test_labels_that_one_token_cannot_tell_apart_are_named_by_their_line(evaluate, write):
+    path = write(row("Which?"), row("Which?", answer="ab", choices=["ab", "ac"]))
+    assert evaluate(path).complaint == f"{path}:2: choices 'ab' and 'ac' begin with the same token"
+    plain = write(row("Which?", answer="ab"))
+    assert evaluate(plain, "--choices", "ab,ac").complaint == "--choices 'ab' and 'ac' begin with the same token"
 
 
 def test_all_rows_failed(evaluate, write):
@@ -368,7 +382,7 @@ def test_the_python_face(write, checkpoint):
     path = write(labelled(1), row("What?", "none.mp4"), labelled(2))
     model = Seats(checkpoint, trr=0.2, device="cpu", generation=GenerationOptions(max_new_tokens=2))
     errors = []
-    report = model.evaluate(path, limit=2, on_error=lambda caught, about: errors.append(about))
+    report = model.evaluate(path, limit=2, on_error=lambda caught, about: errors.append(about[0].path))
     assert (report.rows, report.n, report.failed) == (2, 1, 1)
     assert (report.settings["method"], report.settings["trr"]) == ("seats", 0.2)
     assert errors == [str(path.parent / lines(path)[1]["media"])]
@@ -395,6 +409,13 @@ def test_the_python_face(write, checkpoint):
         (["--setting", "magic"], "'magic' is not one of"),
         (["--setting", "trr=much"], "'much' is not a number"),
         (["--setting", "trr=-1"], "--trr is -1.0"),
+        (["--setting", "foo"], "--setting 'foo': Invalid value for '--method': 'foo' is not one of"),
+        (["--setting", "full trr=7"], "--trr is 7.0; a token retention ratio lies in (0, 1]"),
+        (["--setting", "full schedule=early"], "--schedule is 'early'"),
+        (["--method", "full", "--trr", "7"], "--trr is 7.0"),
+        (["--setting", "seats trr=0.1 trr=0.2"], "trr is given twice, '0.1' and '0.2'"),
+        (["--setting", "seats trr=0.1 trr=0.1"], "trr is given twice"),
+        (["--setting", "seats method=full"], "method is given twice, 'seats' and 'full'"),
         (["--setting", "schedule=1,2"], "before layers 1, 2 of 8"),
         (["--setting", "schedule=early"], "--schedule is 'early'"),
         (["--video-trr", "0.1"], "--video-trr and --audio-trr go together"),
@@ -406,6 +427,20 @@ def test_a_mistake_is_one_line(evaluate, write, arguments, complaint):
     assert ended.code == 2
     assert ended.out == ""
     assert complaint in ended.complaint
+
+
+@pytest.mark.parametrize("arguments", [["--setting", "foo"], ["--method", "foo"], ["--setting", "kv-cache=foo"]])
+def test_errors_of_settings_name_no_variable_that_is_not_looked_at(evaluate, write, monkeypatch, arguments):
+    ended = evaluate(write(row("What?")), *arguments)
+    assert ended.code == 2
+    assert not any(word in ended.complaint for word in ("env var", "SEATS_", "Value error")), ended.complaint
+
+
+def test_settings_are_what_is_said_whatever_the_variables(monkeypatch):
+    before = settings_of("seats", "0.3", ["kv-cache=text"], {})
+    for name in ("SEATS_METHOD", "SEATS_TRR", "SEATS_KV_CACHE"):
+        monkeypatch.setenv(name, "nonsense")
+    assert settings_of("seats", "0.3", ["kv-cache=text"], {}) == before
 
 
 def test_a_broken_row_is_found_before_the_model_is_looked_for(seats, write, tmp_path):
@@ -442,6 +477,23 @@ def test_the_questions_are_not_written_over(evaluate, write, tmp_path):
     assert evaluate(path, "-o", tmp_path).complaint == f"-o {tmp_path} is a folder"
     assert evaluate(path, "-o", os.devnull).complaint == f"-o {os.devnull} is not a regular file"
     assert len(lines(path)) == 1
+
+
+def test_a_file_that_cannot_be_written_is_known_before_the_model_is_looked_for(seats, write, tmp_path):
+    ended = seats("eval", write(row("What?")), "-o", "/proc/rows.jsonl", "-m", tmp_path / "no-model")
+    assert ended.code == 2
+    assert ended.complaint.startswith("-o /proc/rows.jsonl cannot be written: ")
+
+
+def test_what_cannot_be_asked_leaves_no_file_and_no_change(evaluate, seats, write, tmp_path):
+    out = tmp_path / "out.jsonl"
+    path = write(row("What is <|im_end|>?"))
+    assert evaluate(path, "-o", out).code == 2
+    assert seats("eval", path, "-o", out, "-m", tmp_path / "no-model").code == 4
+    assert not out.exists()
+    out.write_bytes(b'{"key": "cut off')
+    assert evaluate(path, "-o", out).code == 2
+    assert out.read_bytes() == b'{"key": "cut off'
 
 
 # Settings

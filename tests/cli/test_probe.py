@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_clip_that_fails_is_named_and_left_out(probe, write):
     assert ended.code == 6
     report = json.loads(ended.out)
     assert (report["rows"], report["n"], report["failed"]) == (5, 4, 1)
-    assert "text.mp4" in ended.err
+    assert re.search(r"^seats: \S+rows\.jsonl:5: \S+text\.mp4: ", ended.err)
     assert "1 of 5 questions failed" in ended.err
     nothing = probe(write(row(5, "text.mp4")), "-q")
     assert (nothing.code, nothing.out) == (6, "")
@@ -156,6 +157,9 @@ def test_quiet_says_nothing_but_the_result(probe, write, tmp_path):
         (["-o", "no/schedule.toml"], ["no/schedule.toml", "no folder"]),
         (["-o", "."], ["is a folder"]),
         (["-o", "seats.toml"], ["seats.toml", "table"]),
+        (["-o", ""], ["--output", "the path is empty"]),
+        (["-o", "/proc/schedule.toml"], ["--output /proc/schedule.toml cannot be written"]),
+        (["--chart", "/proc/probe.png"], ["--chart /proc/probe.png cannot be written"]),
         (["--chart", "probe.jpg"], ["probe.jpg", ".png"]),
         (["--choices", "A"], ["--choices", "two"]),
         (["--fps", "0"], ["--fps"]),

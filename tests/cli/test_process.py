@@ -117,6 +117,45 @@ def test_a_reader_that_goes_away(more):
         assert process.wait(timeout=120) == 1
 
 
+NOWHERE = {
+    ">&-": (
+        "seats: stdout is closed: the result can go nowhere",
+        "  hint: leave out >&-, or give a file: > FILE",
+    ),
+    "> /dev/full": (
+        "seats: stdout cannot be written: No space left on device",
+        "  hint: make room there, or send it to another file",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", NOWHERE)
+@pytest.mark.parametrize("arguments", [["profile", "--analytic"], ["profile", "--analytic", "--json"], ["--help"]])
+def test_a_stdout_that_takes_nothing_is_one_line(arguments, where):
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {where}', *RUN, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, tuple(ended.stderr.splitlines())) == (1, NOWHERE[where])
+
+
+def test_a_stderr_that_is_closed_stops_nothing():
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" 2>&-', *RUN, "doctor"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("system\n")
+
+
 def test_a_batch_with_names_that_are_not_utf8(checkpoint, clips, tmp_path):
     good, bad = (os.fsencode(tmp_path) + b"/" + name for name in (b"caf\xe9.mp4", b"\xff.mp4"))
     for path, source in ((good, "silent.mp4"), (bad, "cut.mp4")):

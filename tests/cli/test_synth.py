@@ -89,6 +89,50 @@ def test_a_place_that_cannot_be_written_is_named(seats, tmp_path):
     assert (tmp_path / "file").read_text() == "here"
 
 
+def test_an_empty_path_is_not_the_working_folder(seats, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["synth", "-o", ""], ["synth", "--n", 1, "--out", " "], ["demo", "--save", ""]):
+        ended = seats(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert "the path is empty" in ended.complaint
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"media": "mine.mp4", "question": "What?", "answer": "x"}\n',
+        b'{"media": "a.mp4", "scene": {}}\n{"media": "mine.mp4"}\n',
+        b"\xff not JSON",
+        b"[1]\n",
+    ],
+)
+def test_questions_of_others_are_left_alone(seats, tmp_path, monkeypatch, content):
+    quick(monkeypatch)
+    (tmp_path / "questions.jsonl").write_bytes(content)
+    ended = seats("synth", "--n", 1, "--out", tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.complaint == (
+        f"--out {tmp_path}: questions.jsonl is there already and was not written by seats synth"
+    )
+    assert ended.hint
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"questions.jsonl": content}
+
+
+def test_its_own_questions_are_written_again(seats, tmp_path, monkeypatch):
+    quick(monkeypatch)
+    for n in (1, 3, 2):
+        assert seats("synth", "--n", n, "--out", tmp_path).code == 0
+        assert len((tmp_path / "questions.jsonl").read_text().splitlines()) == n
+
+
+def test_questions_that_cannot_be_written_are_found_before_the_clips(seats, tmp_path):
+    (tmp_path / "questions.jsonl").mkdir()
+    ended = seats("synth", "--n", 1, "--out", tmp_path)
+    assert (ended.code, ended.complaint) == (2, f"--out {tmp_path}/questions.jsonl is a folder")
+    assert os.listdir(tmp_path) == ["questions.jsonl"]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_clip_that_cannot_be_replaced_is_a_line_too(seats, tmp_path, jobs):
     (tmp_path / "7-00000.mp4" / "in the way").mkdir(parents=True)

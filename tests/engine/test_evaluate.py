@@ -83,7 +83,7 @@ def media_for(name: str) -> MediaOptions:
 
 def work_of(loaded: LoadedModel, rows: list[Question], open_clip: Callable, **more: object) -> Evaluation:
     known = {"settings": SETTINGS, "media": media_for("long"), "generation": GENERATION, **more}
-    return Evaluation(loaded=loaded, questions=rows, open_clip=open_clip, **known)
+    return Evaluation(file="rows.jsonl", loaded=loaded, questions=rows, open_clip=open_clip, **known)
 
 
 def test_answers_are_those_of_ask(loaded: LoadedModel) -> None:
@@ -186,7 +186,7 @@ def test_a_clip_that_fails_is_told_once_and_the_rest_goes_on(loaded: LoadedModel
         on_outcome=outcomes.append,
         on_error=lambda caught, about: errors.append((str(caught), about)),
     )
-    assert errors == [("gone: no such file", "gone")]
+    assert errors == [("gone: no such file", [rows[0], rows[2]])]
     assert len(outcomes) == 3 * len(SETTINGS)
     for label in SETTINGS:
         first, second, third = found[label]
@@ -198,11 +198,28 @@ def test_a_clip_that_fails_is_told_once_and_the_rest_goes_on(loaded: LoadedModel
 
 
 def test_a_setting_that_fails_leaves_the_others(loaded: LoadedModel) -> None:
-    settings = {"full": SETTINGS["full"], "late": SelectionOptions(trr=0.1, drop_before_layer=(1, 2, 3, 90))}
+    # With more sound than picture the visual ratio is too small for that scale.
+    narrow = SelectionOptions(trr=0.5, scale=4.0, drop_before_layer=(1, 2, 3, 6))
+    settings = {"full": SETTINGS["full"], "narrow": narrow}
     found = evaluate(work_of(loaded, ROWS[:1], Shelf(), settings=settings))
     assert found["full"][0].error is None
-    assert found["late"][0].error is not None
-    assert found["late"][0].error.exit_code == 2
+    assert found["narrow"][0].error is not None
+    assert found["narrow"][0].error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "options", [SelectionOptions(trr=0.1, drop_before_layer=(1, 2, 3, 90)), SelectionOptions(trr=0.95)]
+)
+def test_a_setting_that_no_clip_can_have_is_found_before_one_is_read(
+    loaded: LoadedModel, options: SelectionOptions
+) -> None:
+    shelf, errors = Shelf(), []
+    settings = {"full": SETTINGS["full"], "never": options}
+    with pytest.raises(UsageError, match=r"0\.95 is infeasible|1, 2, 3, 90 of 8"):
+        evaluate(work_of(loaded, ROWS, shelf, settings=settings), on_error=lambda *caught: errors.append(caught))
+    assert (shelf.opened, errors) == ([], [])
+    nothing = MediaOptions(picture="off", audio="off")
+    assert evaluate(work_of(loaded, ROWS[:1], shelf, settings=settings, media=nothing))["never"][0].error is None
 
 
 def test_what_is_done_is_not_asked_again(loaded: LoadedModel) -> None:
@@ -263,7 +280,7 @@ def test_keys_depend_on_all_that_an_answer_depends_on(loaded: LoadedModel) -> No
 def test_keys_know_the_clip_and_the_weights(loaded: LoadedModel, tmp_path: Path) -> None:
     clip, weights = tmp_path / "clip.mp4", tmp_path / "model.safetensors"
     row = dataclasses.replace(ROWS[0], path=str(clip))
-    model = dataclasses.replace(loaded, model_id=str(tmp_path))
+    model = dataclasses.replace(loaded, folder=tmp_path)
     seen = [keys(model, row)]
     for path in (clip, weights):
         for content in (b"1" * 300_000, b"1" * 299_999 + b"2"):
@@ -276,6 +293,31 @@ def test_keys_know_the_clip_and_the_weights(loaded: LoadedModel, tmp_path: Path)
     # A clip that is not opened does not matter.
     alone = {"media": MediaOptions(picture="off", audio="off")}
     assert keys(model, row, **alone) == keys(model, dataclasses.replace(row, path="none"), **alone)
+
+
+def test_keys_know_the_folder_that_was_loaded_whatever_its_name(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped model's name is no path, and a folder of that name is another's."""
+    for name in ("real", "here/tiny"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    model = dataclasses.replace(loaded, model_id="tiny", folder=tmp_path / "real")
+    seen = [keys(model)]
+    for name in ("model.safetensors", "seats.toml"):
+        (tmp_path / "real" / name).write_text(name)
+        assert keys(model) not in seen
+        seen.append(keys(model))
+    (tmp_path / "here" / "tiny" / "model.safetensors").write_text("another")
+    assert keys(model) == seen[-1]
+    # A commit does not change; more of its files may be fetched, of which only the settings matter.
+    cached = dataclasses.replace(model, revision="c" * 40)
+    before = keys(cached)
+    (tmp_path / "real" / "more.json").write_text("{}")
+    assert keys(cached) == before
+    (tmp_path / "real" / "seats.toml").unlink()
+    assert keys(cached) != before
+    assert keys(dataclasses.replace(cached, revision="d" * 40)) != before
 
 
 def test_the_question_alone_is_the_template_without_a_clip(loaded: LoadedModel) -> None:
@@ -310,12 +352,12 @@ def test_the_question_alone_is_the_template_without_a_clip(loaded: LoadedModel) 
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (question("long", "What is <|im_end|>?", 4), "line 4: the question contains the reserved token"),
+        (question("long", "What is <|im_end|>?", 4), "rows.jsonl:4: the question contains the reserved token"),
         (
             question("long", "Q", 5, choices=("ab", "ac")),
-            "line 5: --choices 'ab' and 'ac' begin with the same token",
+            "rows.jsonl:5: choices 'ab' and 'ac' begin with the same token",
         ),
-        (question("long", "Q", 6, start_seconds=12.0), "line 6: --end 9 s is not after --start 12 s"),
+        (question("long", "Q", 6, start_seconds=12.0), "rows.jsonl:6: --end 9 s is not after --start 12 s"),
     ],
 )
 def test_what_cannot_be_asked_is_found_before_anything_runs(
@@ -326,6 +368,16 @@ def test_what_cannot_be_asked_is_found_before_anything_runs(
     with pytest.raises(UsageError, match=problem.replace("|", r"\|")):
         evaluate(work_of(loaded, [*ROWS, row], shelf, media=media))
     assert shelf.opened == []
+
+
+def test_labels_that_were_given_for_all_rows_are_no_fault_of_one(loaded: LoadedModel) -> None:
+    given = dataclasses.replace(GENERATION, choices=("ab", "ac"))
+    rows = [question("long", "Q", 5, choices=given.choices)]
+    with pytest.raises(UsageError, match=r"^--choices 'ab' and 'ac' begin with the same token"):
+        evaluate(work_of(loaded, rows, Shelf(), generation=given))
+    # Where every row has its own they are not looked at.
+    found = evaluate(work_of(loaded, ROWS[1:2], Shelf(), generation=given, settings={"full": SETTINGS["full"]}))
+    assert found["full"][0].error is None
 
 
 def test_ctrl_c_ends_it_and_the_answer_that_was_cut_is_not_one(loaded: LoadedModel, monkeypatch) -> None:

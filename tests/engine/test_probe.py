@@ -17,7 +17,7 @@ from seats_cli.engine.encode import EncodedClip
 from seats_cli.engine.evaluate import Evaluation, evaluate
 from seats_cli.engine.pipeline import Settings, prepare, read_prompt
 from seats_cli.engine.prefill import Prefill, prefill
-from seats_cli.engine.probe import REMOVALS, chooses, outcomes, probe, says, with_answer
+from seats_cli.engine.probe import REMOVALS, chooses, outcomes, probe, report_of, says, with_answer
 from seats_cli.errors import InterruptedRunError, MediaError, UsageError
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.loading import LoadedModel, load
@@ -206,6 +206,7 @@ class Clips:
 
 def evaluation(loaded: LoadedModel, questions: list[Question], clips: Clips) -> Evaluation:
     return Evaluation(
+        file="rows.jsonl",
         loaded=loaded,
         questions=questions,
         settings={"full": FULL},
@@ -276,17 +277,25 @@ def test_a_clip_is_read_once_and_one_that_fails_stops_nothing(talker: LoadedMode
         on_error=lambda error, path: failures.append((str(error), path)),
     )
     assert clips.opened == ["both", "gone", "sound alone"]
-    assert failures == [("gone does not exist", "gone")]
+    assert failures == [("gone does not exist", [rows[1], rows[4]])]
     assert sorted(through) == [row.question.line for row in found] == [0, 1, 2, 3, 4]
     assert [row.outcomes is None for row in found] == [False, True, False, False, True]
     assert [row.error is not None for row in found] == [False, True, False, False, True]
     assert found[0].outcomes == found[3].outcomes
 
 
+def test_two_spellings_of_a_path_are_one_clip(talker: LoadedModel) -> None:
+    clips = Clips()
+    rows = [question(i, name, ("A",), choices=("A", "b")) for i, name in enumerate(["both", "./both"])]
+    work = evaluation(talker, rows, clips)
+    assert report_of(work, probe(work), tolerance=0.01, categories=()).clips == 1
+    assert clips.opened == ["both"]
+
+
 def test_what_cannot_be_asked_is_known_before_anything_is_opened(talker: LoadedModel) -> None:
     clips = Clips()
     rows = [question(1, "both", ("A",)), question(2, "both", ("Aa",), choices=("Aa", "Ab"))]
-    with pytest.raises(UsageError, match="same token"):
+    with pytest.raises(UsageError, match=r"rows\.jsonl:2: choices 'Aa' and 'Ab' begin with the same token"):
         probe(evaluation(talker, rows, clips))
     assert clips.opened == []
 

@@ -17,6 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as hf_logging
 
+import seats_cli
 from seats_cli.config import ModelOptions
 from seats_cli.errors import ModelError, UsageError
 from seats_cli.models import FAMILIES, family_of, named_architecture
@@ -208,6 +209,16 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("cuda:0")
 
 
+def test_the_folder_of_the_shipped_model_is_known_whatever_lies_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    loaded = load(options("tiny"))
+    assert loaded.model_id == "tiny"
+    assert loaded.folder == Path(seats_cli.__file__).parent / "assets" / "tiny"
+
+
 # From the Hub
 
 
@@ -215,6 +226,7 @@ def test_cached_model_loads_offline(cache: Path, whole: Path) -> None:
     put_in_cache(cache, whole, COMMIT, "main", without=(SPEECH,))
     loaded = load(options("org/tiny", offline=True))
     assert (loaded.model_id, loaded.revision) == ("org/tiny", COMMIT)
+    assert str(loaded.folder).endswith(COMMIT)
     assert same_weights(loaded.model.thinker, tiny.tiny_thinker(n_layers=5))
     # Not asked to be offline, but unreachable: the cache serves as well.
     assert find(options("org/tiny")).revision == COMMIT

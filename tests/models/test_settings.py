@@ -198,6 +198,22 @@ def test_what_it_cannot_hold_is_an_error_of_the_model(folder: Path, text: str, n
         assert caught.value.hint
 
 
+def test_what_is_not_known_is_told_what_is(folder: Path) -> None:
+    (folder / SETTINGS_FILE).write_text("remark = 'birds'\n")
+    with pytest.raises(ModelError) as caught:
+        read_settings(folder)
+    assert caught.value.hint == "known: note, and the tables schedule, media, ratios"
+
+
+def test_the_sample_in_the_docs_holds_all_there_is(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "usage.md").read_text(encoding="utf-8")
+    sample = next(part for part in page.split("```") if part.startswith("toml\n") and "[media]" in part)
+    (folder / SETTINGS_FILE).write_text(sample.removeprefix("toml\n"))
+    said = read_settings(folder)
+    assert None not in dataclasses.astuple(said)
+    assert said.note == "knows birds only"
+
+
 def test_a_folder_without_one(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == ModelSettings()
 

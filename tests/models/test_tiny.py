@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from seats_cli.training.model import thinker_config, vocabulary
+from seats_cli.training.model import settings_text, thinker_config, vocabulary
 from seats_cli.training.processor import write_processor_files
 from tests import tiny
 
@@ -263,6 +264,24 @@ def test_shipped_checkpoint_is_a_small_deep_thinker_in_the_published_format() ->
     assert not info["unexpected_keys"]
     assert len([name for name in tiny.hub_state_dict(loaded) if name.endswith("self_attn.o_proj.weight")]) >= 12
     assert all(value.isfinite().all() for value in load_file(SHIPPED / "model.safetensors").values())
+
+
+def test_shipped_settings_are_what_the_training_writes_and_a_schedule() -> None:
+    shipped, written = (SHIPPED / "seats.toml").read_text(encoding="utf-8"), settings_text()
+    known = tomllib.loads(shipped)
+    assert set(known.pop("schedule")) == {"drop_before_layer", "temperature", "scale", "layers"}
+    assert tomllib.loads(written) == known
+    assert set(written.splitlines()) <= set(shipped.splitlines())
+
+
+def test_the_docs_tell_where_weights_and_schedule_come_from() -> None:
+    told = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    assert "docs/quality.md" in told
+    assert "python -m" not in told  # no one command made them
+    page = (SHIPPED.parents[3] / "docs" / "quality.md").read_text(encoding="utf-8")
+    training = page[page.index("## Training it") :]
+    assert "seats probe V/questions.jsonl -m RUN/checkpoint --limit 80 -o schedule.toml" in training
+    assert "below `[schedule]`" in training
 
 
 def test_shipped_processor_is_what_the_training_writes(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def test_what_is_moved_is_said_and_moved_least() -> None:
     assert (b1, b4) == (2, 10)
     assert 28 / 10 < found.scale < 10
     assert [note.split()[0] for note in found.notes] == ["b4"]
-    assert "by the curve; 10 of 28" in found.notes[0]
+    assert found.notes[0].startswith("b4 is 10 where the curve says 7: ")
+    assert "a ratio of 0.35" in found.notes[0]
     # Earlier than the published scale allows, but not impossible.
     assert propose(curve(28, 5, 12)).drop_before_layer == (5, 7, 9, 12)
     assert propose(curve(28, 5, 12)).notes == ()
@@ -121,6 +122,29 @@ def test_what_is_moved_is_said_and_moved_least() -> None:
     late = propose(curve(28, 20, 28))
     assert late.drop_before_layer[3] == 27
     assert late.flat == 28
+
+
+def test_notes_say_why_boundaries_moved_not_that_there_are_none_nearer() -> None:
+    three = "b4 must lie at least three layers after b1, and "
+    both = propose(curve(12, 9, 9))
+    # 6, 7, 8, 9 is a schedule too; it would lose more.
+    assert both.drop_before_layer == (8, 9, 10, 11)
+    assert both.notes == (
+        f"b1 is 8 where the curve says 9: {three}b4 can be no later than 11 of 12",
+        f"b4 is 11 where the curve says 9: {three}to drop later loses less than earlier",
+    )
+    later = propose(curve(28, 18, 20))
+    assert later.notes == (f"b4 is 21 where the curve says 20: {three}to drop later loses less than earlier",)
+    assert propose(curve(28, 20, 28)).notes == (
+        "b4 is 27 where the curve says 28: after the last drop there must be a layer",
+    )
+    for n_layers in (5, 12, 28):
+        for collapsed in range(1, n_layers):
+            for flat in range(collapsed, n_layers + 1):
+                found = propose(curve(n_layers, collapsed, flat))
+                assert not any("nearest" in note for note in found.notes)
+                b1, _, _, b4 = found.drop_before_layer
+                assert b4 - b1 == 3 or not any("three layers" in note for note in found.notes)
 
 
 def test_curves_that_say_nothing_give_boundaries_by_depth() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from seats_cli.errors import UsageError
 from seats_cli.selection.schedule_file import (
     DropSchedule,
-    check_output,
     read_schedule,
     schedule_of,
     schedule_text,
@@ -117,11 +116,3 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         write_schedule(tmp_path / "folder", schedule)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "schedule.toml"]
-
-
-def test_a_place_to_write_is_checked_before_the_work(tmp_path: Path) -> None:
-    check_output(tmp_path / "schedule.toml", "--output")
-    with pytest.raises(UsageError, match="is a folder"):
-        check_output(tmp_path, "--output")
-    with pytest.raises(UsageError, match="there is no folder"):
-        check_output(tmp_path / "no" / "schedule.toml", "--output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,26 @@ MANY = 400
 
 def together(one: Thing, other: Thing) -> bool:
     return one.start_seconds < other.end_seconds and other.start_seconds < one.end_seconds
+
+
+def test_the_docs_know_how_many_tokens_clips_have():
+    page = (Path(__file__).parents[2] / "docs" / "synth.md").read_text(encoding="utf-8")
+
+    def tokens(seconds: int, size: tuple[int, int]) -> int:
+        return seconds * (size[0] * size[1] + AUDIO_TOKENS_PER_SECOND)
+
+    sizes = {
+        seconds: {
+            (scene.rows, scene.columns)
+            for scene in (sample_scene(np.random.default_rng([SEED, i]), seconds=seconds) for i in range(60))
+        }
+        for seconds in (4, 32)
+    }
+    assert sizes == {4: set(GRID_SIZES), 32: {GRID_SIZES[-1]}}
+    few, most, long = tokens(4, GRID_SIZES[0]), tokens(4, GRID_SIZES[-1]), tokens(32, GRID_SIZES[-1])
+    assert f"A clip of 4 s has {few} to {most} visual and audio tokens, one of 32 s has {long:,}." in " ".join(
+        page.split()
+    )
 
 
 def test_the_same_seed_gives_the_same_scene_question_and_quality():

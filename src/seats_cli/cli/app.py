@@ -10,7 +10,7 @@ import typer
 
 from seats_cli import __version__
 from seats_cli.cli import ask, demo, doctor, evaluate, probe, profile, synth
-from seats_cli.cli.console import complain, run
+from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
 
@@ -64,22 +64,21 @@ def _dispatch() -> int:
         # A shell may be named; without one Typer looks for the one that runs this.
         os.environ["_SEATS_COMPLETE"] = f"source_{sys.argv[2]}"
     try:
-        # Outside standalone mode an Exit comes back as its code, and usage errors are ours to word.
-        return int(app(prog_name="seats", standalone_mode=False) or 0)
+        # Help and version are not written by us. Commands let no error through.
+        with to_stdout():
+            # Outside standalone mode an Exit comes back as its code, and usage errors are ours to word.
+            return int(app(prog_name="seats", standalone_mode=False) or 0)
     except Exception as error:
         kind = type(error).__name__
         if kind == "Abort":
             raise KeyboardInterrupt from None
         if not hasattr(error, "format_message"):
             raise
-        message = str(error.format_message())
         if kind == "NoArgsIsHelpError":
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{error.format_message()}\n")
         else:
-            # Of some libraries' making, and no help to anyone.
-            message = message.replace("Value error, ", "").rstrip(".")
             path = " ".join(["seats", *(name for name in sys.argv[1:2] if name in COMMANDS)])
-            complain(UsageError(message, f"see: {path} --help"))
+            complain(UsageError(wording(error), f"see: {path} --help"))
         return UsageError.exit_code
 
 

@@ -69,6 +69,7 @@ def ask(
         opt.option(
             "--trace",
             panel=opt.OUTPUT,
+            **opt.PATH,
             metavar="<file>",
             help="Write kept rows, scores and budgets per stage to this .npz file. One clip only.",
         ),
@@ -116,6 +117,9 @@ def ask(
         notice(seats.loaded.note)
     if not inputs.many:
         return answer_one(seats, inputs, output)
-    # What is wrong with the question is wrong for every clip: it is said once.
+    # What is wrong with the question or the selection is wrong for every clip: it is said once.
+    from seats_cli.engine.analytic import check_settings
+
+    check_settings(seats.loaded.model.spec, [selection])
     seats.loaded.model.prompt(inputs.question, generation.system, "video", thinking=generation.thinking)
     return answer_each(seats, inputs, output)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from seats_cli.cli.console import cell, fail, harmless, notice, one_line, show, whisper, write
+from seats_cli.cli.console import NOBODY_READS, cell, fail, harmless, notice, one_line, show, whisper, write
 from seats_cli.cli.inputs import Inputs
 from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, explain
 
@@ -127,7 +127,7 @@ def answer_one(seats: Seats, inputs: Inputs, output: Output) -> int:
     try:
         report = _ask(seats, path, inputs.question, output, many=False)
     except Exception as caught:
-        if output.as_json and not isinstance(caught, BrokenPipeError):
+        if output.as_json and not isinstance(caught, NOBODY_READS):
             write(failure_line(path, explain(caught)))
         raise
     _show_report(path, report, output, many=False)
@@ -147,7 +147,7 @@ def answer_each(seats: Seats, inputs: Inputs, output: Output) -> int:
     for path in inputs.clips:
         try:
             report = _ask(seats, path, inputs.question, output, many=True)
-        except BrokenPipeError:
+        except NOBODY_READS:
             raise
         except Exception as caught:
             error = fail(caught, verbose=output.verbose, about=path)

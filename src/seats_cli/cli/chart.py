@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seats_cli.errors import UsageError
+from seats_cli.outputs import cannot_write, whole
 from seats_cli.probing import CURVES, DECISIVE
 from seats_cli.render import plain
 
@@ -70,13 +69,8 @@ class _Canvas:
         """Write it; it appears whole or not at all."""
         from PIL import Image
 
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with whole(path) as part:
             self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(part, format="PNG")
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
 
 def _axes(canvas: _Canvas, n_layers: int) -> None:
@@ -153,4 +147,4 @@ def draw_chart(report: ProbeReport, path: Path) -> None:
     try:
         canvas.save(path)
     except OSError as error:
-        raise UsageError(f"--chart {path} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(path, "--chart", error) from None

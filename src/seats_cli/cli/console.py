@@ -6,13 +6,17 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from seats_cli.errors import SeatsError, explain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
+
+    from seats_cli.dataset import Question
 
 
 def harmless(text: str) -> str:
@@ -34,17 +38,67 @@ def one_line(text: str) -> str:
     return harmless(" ".join(text.split()))
 
 
+class LostOutputError(SeatsError):
+    """Stdout takes nothing: it is closed, or on a disk that is full."""
+
+
+NOBODY_READS = (BrokenPipeError, LostOutputError)
+"""What ends everything: no more of the result will arrive."""
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Around what writes to stdout.
+
+    Raises:
+        LostOutputError: It takes nothing.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of a stream
+            raise
+        problem = f"stdout cannot be written: {error.strerror or error}"
+        raise LostOutputError(problem, "make room there, or send it to another file") from None
+
+
 def write(text: str) -> None:
-    """To stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """To stdout, at once.
+
+    Raises:
+        LostOutputError: It takes nothing.
+    """
+    with to_stdout():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def show(renderable: RenderableType, *, stderr: bool = True) -> None:
-    """To stderr or stdout, with rich: for the terminal's width, without colours if NO_COLOR is set."""
+    """To stderr or stdout, with rich: for the terminal's width, without colours if NO_COLOR is set.
+
+    Raises:
+        LostOutputError: Stdout takes nothing.
+    """
     from rich.console import Console
 
-    Console(stderr=stderr, highlight=False).print(renderable)
+    with contextlib.nullcontext() if stderr else to_stdout():
+        Console(stderr=stderr, highlight=False).print(renderable)
+
+
+def check_streams() -> None:
+    """Find out before the work that stdout is closed; what would be said on a closed stderr is said to nobody.
+
+    Raises:
+        LostOutputError: Stdout is closed.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        raise LostOutputError(
+            "stdout is closed: the result can go nowhere", "leave out >&-, or give a file: > FILE"
+        )
 
 
 def whisper(text: str) -> None:
@@ -60,22 +114,28 @@ def notice(message: str, lead: str = "seats: ") -> None:
     sys.stderr.flush()
 
 
-def complain(error: SeatsError, about: str = "") -> None:
+def complain(error: SeatsError, about: str = "", place: str = "") -> None:
     """An error on one line, what to do about it on the next."""
     # Errors hold no runs of white space, and paths may.
     named = not about or " ".join(about.split()) in str(error)
-    notice(str(error) if named else f"{about}: {error}")
+    notice(": ".join(filter(None, [place, "" if named else about, str(error)])))
     if error.hint:
         notice(error.hint, "  hint: ")
 
 
-def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError:
+def wording(error: Any) -> str:
+    """What a usage error of the command line's library says, without what is of some library's making."""
+    return str(error.format_message()).replace("Value error, ", "").rstrip(".")
+
+
+def fail(caught: BaseException, *, verbose: bool, about: str = "", place: str = "") -> SeatsError:
     """Say what went wrong.
 
     Args:
         caught: Any exception.
         verbose: Print the trace of one that was not expected.
         about: The clip it happened to; named unless the message does.
+        place: Where the clip was named, such as a line of a file.
 
     Returns:
         It, as one for the user.
@@ -83,13 +143,23 @@ def fail(caught: BaseException, *, verbose: bool, about: str = "") -> SeatsError
     known = explain(caught)
     if verbose and known is not caught and not isinstance(caught, KeyboardInterrupt):
         traceback.print_exception(caught)
-    complain(known, about)
+    complain(known, about, place)
     return known
+
+
+def row_failure(file: Path, *, verbose: bool) -> Callable[[Exception, Sequence[Question]], None]:
+    """What says that rows of a file of questions failed, and on which lines they are."""
+    from seats_cli.dataset import place_of
+
+    def on_error(caught: Exception, rows: Sequence[Question]) -> None:
+        fail(caught, verbose=verbose, about=rows[0].path, place=place_of(file, rows))
+
+    return on_error
 
 
 def _hush() -> None:
     """Point the streams that nobody reads any more at nothing, so that the exit is silent too."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):
@@ -105,7 +175,11 @@ def run(body: Callable[[], int], *, verbose: bool) -> int:
         verbose: Print the trace of unexpected errors.
     """
     try:
-        return body()
+        check_streams()
+        code = body()
+        with to_stdout():
+            sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`): nothing to say and nobody to say it to.
         _hush()
@@ -114,5 +188,6 @@ def run(body: Callable[[], int], *, verbose: bool) -> int:
         try:
             return fail(caught, verbose=verbose).exit_code
         except OSError:
-            _hush()
             return explain(caught).exit_code
+        finally:
+            _hush()

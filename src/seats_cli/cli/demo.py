@@ -12,7 +12,8 @@ from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, show, write
 from seats_cli.config import SHIPPED_MODEL
-from seats_cli.errors import UsageError
+from seats_cli.errors import InterruptedRunError, UsageError
+from seats_cli.outputs import cannot_write, check_output, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,19 +36,20 @@ def _save(path: Path) -> None:
         raise UsageError(f"--save {path} is there already", "give a path where nothing is")
     if path.suffix.lower() != ".mp4":
         raise UsageError(f"--save {path} does not end in .mp4")
-    if not path.parent.is_dir():
-        raise UsageError(f"--save {path}: there is no folder {path.parent}", "make it first")
-    part = path.with_name(f".{path.name}.part")
+    check_output(path, "--save")
     try:
-        shutil.copyfile(demo_folder() / "clip.mp4", part)
-        part.replace(path)
+        with whole(path) as part:
+            shutil.copyfile(demo_folder() / "clip.mp4", part)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(f"--save {path} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(path, "--save", error) from None
 
 
 def _ask(questions: list[Question], few: SelectionOptions) -> list[tuple[Question, Report, Report]]:
-    """Every question with all tokens and with few."""
+    """Every question with all tokens and with few.
+
+    Raises:
+        InterruptedRunError: Ctrl-C; an answer that was cut off is none.
+    """
     from seats_cli.api import Seats
     from seats_cli.config import GenerationOptions, SelectionOptions
 
@@ -56,13 +58,16 @@ def _ask(questions: list[Question], few: SelectionOptions) -> list[tuple[Questio
     if seats.loaded.note is not None:
         notice(seats.loaded.note)
     full = SelectionOptions(method="full")
-    asked = []
-    for number, question in enumerate(questions):
-        if number == 0:  # The first run of anything is slow; it must not be held against either.
-            seats.ask(question.path, question.text, selection=full)
-        with_all = seats.ask(question.path, question.text, selection=full)
-        asked.append((question, with_all, seats.ask(question.path, question.text, selection=few)))
-    return asked
+
+    def ask(question: Question, selection: SelectionOptions) -> Report:
+        report = seats.ask(question.path, question.text, selection=selection)
+        if report.finish_reason == "interrupted":
+            raise InterruptedRunError("interrupted")
+        return report
+
+    # The first run of anything is slow; it must not be held against either.
+    ask(questions[0], full)
+    return [(question, ask(question, full), ask(question, few)) for question in questions]
 
 
 def _comparison(asked: list[tuple[Question, Report, Report]], trr: float) -> RenderableType:
@@ -85,7 +90,9 @@ def demo(
     trr: opt.Trr = 0.1,
     save: Annotated[
         Path | None,
-        opt.option("--save", panel=opt.OUTPUT, metavar="<file>", help="Leave the demo clip here, an .mp4."),
+        opt.option(
+            "--save", panel=opt.OUTPUT, **opt.PATH, metavar="<file>", help="Leave the demo clip here, an .mp4."
+        ),
     ] = None,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = False,

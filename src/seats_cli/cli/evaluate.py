@@ -12,7 +12,7 @@ import typer
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
-from seats_cli.cli.console import fail, notice, show, write
+from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.cli.rows import OutcomeFile
 from seats_cli.cli.settings import DEFAULT_METHOD, DEFAULT_TRR, settings_of, shared_options
@@ -70,22 +70,24 @@ def _run(
     """Ask what is not done yet, and put it on file as it comes."""
     with Progress("answers", quiet=quiet) as progress:
 
+        def on_start(to_do: int, total: int) -> None:
+            if rows is not None:
+                rows.open()
+            progress.start(to_do, total)
+
         def on_outcome(outcome: Outcome) -> None:
             if rows is not None:
                 rows.add(outcome)
             progress.advance()
-
-        def on_error(caught: Exception, about: str) -> None:
-            fail(caught, verbose=verbose, about=about)
 
         return seats.evaluate(
             path,
             settings,
             limit=limit,
             done=rows.done if rows is not None else None,
-            on_start=progress.start,
+            on_start=on_start,
             on_outcome=on_outcome,
-            on_error=on_error,
+            on_error=row_failure(path, verbose=verbose),
         )
 
 
@@ -153,6 +155,7 @@ def evaluate(
             "--output",
             "-o",
             panel=opt.OUTPUT,
+            **opt.PATH,
             metavar="<file>",
             help="Write a line per row and setting to this .jsonl file; what it holds is not asked again.",
         ),

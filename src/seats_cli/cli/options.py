@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -46,8 +47,16 @@ def _whole_number(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
+def _path(text: str | Path) -> Path:
+    # As a path nothing would be the working folder.
+    if not str(text).strip():
+        raise typer.BadParameter("the path is empty")
+    return Path(text)
+
+
 # Typer's own messages do not say what was given.
 NUMBER: dict[str, Any] = {"parser": _number, "metavar": "<number>"}
+PATH: dict[str, Any] = {"parser": _path}
 WHOLE: dict[str, Any] = {"parser": _whole_number, "metavar": "<integer>"}
 
 

@@ -13,10 +13,11 @@ import typer
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
-from seats_cli.cli.console import fail, notice, show, write
+from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions
 from seats_cli.errors import SomeFailedError, UsageError
+from seats_cli.outputs import check_output
 
 if TYPE_CHECKING:
     from seats_cli.api import Seats
@@ -70,16 +71,14 @@ def _generation(system: bundles.System = None, choices: bundles.Choices = None) 
 
 def _check_files(questions: Path, output: Path | None, chart: Path | None) -> None:
     """Find out before the work, not after it, what cannot be written."""
-    from seats_cli.selection.schedule_file import check_output
-
     for path, name, suffix in ((output, "--output", ".toml"), (chart, "--chart", ".png")):
         if path is None:
             continue
-        check_output(path, name)
-        if path.suffix.lower() != suffix:
+        if path.suffix.lower() != suffix and not path.is_dir():
             raise UsageError(f"{name} {path} does not end in {suffix}")
         if path.exists() and questions.exists() and os.path.samefile(path, questions):
             raise UsageError(f"{name} {path} is the file of questions", "give a path of its own")
+        check_output(path, name)
     if output is not None and output.name == SETTINGS_NAME:
         raise UsageError(
             f"--output {output}: a model's {SETTINGS_NAME} has the schedule in a table",
@@ -89,10 +88,6 @@ def _check_files(questions: Path, output: Path | None, chart: Path | None) -> No
 
 def _run(seats: Seats, path: Path, rows: _Rows, *, quiet: bool, verbose: bool) -> ProbeReport:
     with Progress("questions", quiet=quiet) as progress:
-
-        def on_error(caught: Exception, about: str) -> None:
-            fail(caught, verbose=verbose, about=about)
-
         return seats.probe(
             path,
             tolerance=rows.tolerance,
@@ -100,7 +95,7 @@ def _run(seats: Seats, path: Path, rows: _Rows, *, quiet: bool, verbose: bool) -
             categories=rows.categories,
             on_start=lambda n: progress.start(n, n),
             on_row=progress.advance,
-            on_error=on_error,
+            on_error=row_failure(path, verbose=verbose),
         )
 
 
@@ -142,13 +137,16 @@ def probe(
             "--output",
             "-o",
             panel=opt.OUTPUT,
+            **opt.PATH,
             metavar="<file>",
             help="Write the proposed boundaries to this .toml file, for --schedule.",
         ),
     ] = None,
     chart: Annotated[
         Path | None,
-        opt.option("--chart", panel=opt.OUTPUT, metavar="<file>", help="Draw the curves into this .png file."),
+        opt.option(
+            "--chart", panel=opt.OUTPUT, **opt.PATH, metavar="<file>", help="Draw the curves into this .png file."
+        ),
     ] = None,
     as_json: opt.AsJson = False,
     quiet: Annotated[
@@ -169,13 +167,13 @@ def probe(
     if output is not None:
         _check_depth(seats)
     report = _run(seats, path, rows, quiet=quiet, verbose=verbose)
+    _write_files(report, output, chart, quiet=quiet)
     if as_json:
         write(report.to_json() + "\n")
     else:
         from seats_cli.cli.curves import render_probe
 
         show(render_probe(report), stderr=False)
-    _write_files(report, output, chart, quiet=quiet)
     if report.failed:
         raise SomeFailedError(f"{report.failed} of {report.rows} questions failed")
     return 0

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from seats_cli.errors import SeatsError, UsageError
+from seats_cli.outputs import cannot_write, check_output
 
 if TYPE_CHECKING:
-    from io import BufferedRandom
+    from io import BufferedWriter
     from types import TracebackType
 
     from seats_cli.evaluation import Outcome
@@ -22,10 +23,10 @@ class OutcomeFile:
     """Outcomes of earlier runs, and those of this one as they come.
 
     Lines are only added; of several with one key the last counts. A last line that a run began and did not end is
-    taken away.
+    taken away. Until ``open`` nothing is changed: what cannot be asked leaves no file behind.
 
     Args:
-        path: Made if it is not there.
+        path: May not be there yet.
         questions: The file of questions, which this must not be.
 
     Attributes:
@@ -37,24 +38,20 @@ class OutcomeFile:
 
     def __init__(self, path: Path, questions: Path) -> None:
         self._path = path
-        if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise UsageError(f"-o {path} is {kind}", "give the path of a .jsonl file")
-        if not path.parent.is_dir():
-            raise UsageError(f"-o {path}: there is no folder {path.parent}", "make it first")
-        if path.exists() and os.path.samefile(path, questions):
-            raise UsageError(f"-o {path} is the file of questions", "give a path of its own")
+        self._file: BufferedWriter | None = None
+        self._end: tuple[int, bytes] | None = None
+        content = b""
         try:
-            self._file: BufferedRandom = path.open("a+b")
-            self._file.seek(0)
-            content = self._file.read()
+            if path.is_file():
+                if os.path.samefile(path, questions):
+                    raise UsageError(f"-o {path} is the file of questions", "give a path of its own")
+                with path.open("r+b") as file:
+                    content = file.read()
+            else:
+                check_output(path, "-o")
         except OSError as error:
-            raise UsageError(f"-o {path} cannot be used: {error.strerror or error}") from None
-        try:
-            self.done = self._read(content)
-        except BaseException:
-            self._file.close()
-            raise
+            raise cannot_write(path, "-o", error) from None
+        self.done = self._read(content)
 
     def _read(self, content: bytes) -> dict[str, Outcome]:
         *lines, last = content.split(b"\n")
@@ -72,14 +69,30 @@ class OutcomeFile:
             whole = self._outcome(last)
             if whole is not None:
                 found[whole.key] = whole
-                self._file.write(b"\n")
-                self._file.flush()
+                self._end = len(content), b"\n"
             elif last.startswith(START) or START.startswith(last):
-                self._file.truncate(len(content) - len(last))
+                self._end = len(content) - len(last), b""
             else:
                 problem = f"-o {self._path} ends with what seats eval did not write"
                 raise UsageError(problem, "give another file, or a new one")
         return found
+
+    def open(self) -> BufferedWriter:
+        """Make the file if it is not there; end its last line, or take it away.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        try:
+            file = self._file = self._path.open("ab")
+            if self._end is not None:
+                size, end = self._end
+                file.truncate(size)
+                file.write(end)
+                file.flush()
+        except OSError as error:
+            raise cannot_write(self._path, "-o", error) from None
+        return file
 
     @staticmethod
     def _outcome(line: bytes) -> Outcome | None:
@@ -99,9 +112,10 @@ class OutcomeFile:
         Raises:
             SeatsError: The disk is full, or the like.
         """
+        file = self._file or self.open()
         try:
-            self._file.write(outcome.to_json().encode() + b"\n")
-            self._file.flush()
+            file.write(outcome.to_json().encode() + b"\n")
+            file.flush()
         except OSError as error:
             raise SeatsError(f"{self._path} cannot be written: {error.strerror or error}") from None
 
@@ -111,4 +125,5 @@ class OutcomeFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from seats_cli.cli import bundles
+from seats_cli.cli.console import wording
 from seats_cli.cli.options import Trr
 from seats_cli.config import SelectionOptions
 from seats_cli.errors import UsageError
@@ -58,7 +59,11 @@ def shared_options() -> Callable[..., dict[str, Any]]:
 def _command() -> Any:
     app = typer.Typer(add_completion=False)
     app.command("setting")(_taking(list(_parameters())))
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    # What is compared is said on the command line alone.
+    for parameter in command.params:
+        parameter.envvar = None
+    return command
 
 
 def _flags() -> dict[str, str]:
@@ -82,7 +87,7 @@ def _values(arguments: list[str], where: str = "") -> dict[str, Any]:
         if not hasattr(error, "format_message"):
             raise
         hint = f"such as {EXAMPLE}" if where else "see: seats eval --help"
-        raise UsageError(where + str(error.format_message()).rstrip("."), hint) from None
+        raise UsageError(where + wording(error), hint) from None
     source = context.get_parameter_source
     return {name: value for name, value in context.params.items() if source(name).name == "COMMANDLINE"}
 
@@ -93,12 +98,11 @@ def _options(values: Mapping[str, Any]) -> SelectionOptions:
     Raises:
         UsageError: They cannot be.
     """
-    if values.get("method") == "full":
-        # Nothing else matters where everything stays.
-        return SelectionOptions(method="full", trr=1.0)
     rest = {name: value for name, value in values.items() if name != "trr"}
     trr = values.get("trr", DEFAULT_TRR) if values.get("video_trr") is None else DEFAULT_TRR
-    return dataclasses.replace(bundles.selection_options(**rest), trr=trr)
+    options = dataclasses.replace(bundles.selection_options(**rest), trr=trr)
+    # Nothing else matters where everything stays; but what was said of it must be possible.
+    return SelectionOptions(method="full", trr=1.0) if options.method == "full" else options
 
 
 def label_of(values: Mapping[str, Any]) -> str:
@@ -137,13 +141,16 @@ def parse_setting(text: str, shared: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{where} says nothing", f"such as {EXAMPLE}")
     if "=" not in words[0]:
         words[0] = f"method={words[0]}"
-    arguments, known = [], list(_flags().values())
+    said: dict[str, str] = {}
+    known = list(_flags().values())
     for word in words:
         name, sign, value = word.partition("=")
         if not sign or name not in known:
             raise UsageError(f"{where}: {word!r} is not an option of the selection", f"known: {', '.join(known)}")
-        arguments += [f"--{name}", value]
-    own = _values(arguments, f"{where}: ")
+        if name in said:
+            raise UsageError(f"{where}: {name} is given twice, {said[name]!r} and {value!r}", "give it once")
+        said[name] = value
+    own = _values([part for name, value in said.items() for part in (f"--{name}", value)], f"{where}: ")
     # One ratio for both in a setting goes before a pair that is said for all.
     ratios = {} if own.get("trr") is None else {"video_trr": None, "audio_trr": None}
     return {"method": DEFAULT_METHOD, **shared, **ratios, **own}

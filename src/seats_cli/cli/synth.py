@@ -10,6 +10,7 @@ from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, write
 from seats_cli.cli.progress import Progress
 from seats_cli.errors import SeatsError, UsageError
+from seats_cli.outputs import check_output
 
 Container = Literal["mp4", "mkv", "mov", "webm"]
 MOST_CLIPS = 100_000
@@ -24,13 +25,32 @@ def _check(n: int, seed: int, out: Path, jobs: int) -> None:
         raise UsageError(f"--jobs is {jobs}; it must be between 1 and 64")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is not a folder", "give a folder, or a path where nothing is")
+    if out.is_dir():
+        _check_questions(out)
+
+
+def _check_questions(out: Path) -> None:
+    """The questions are written last: that they cannot be is found out first, and others' are left alone."""
+    from seats_cli.world.clips import QUESTIONS_FILE, wrote
+
+    path = out / QUESTIONS_FILE
+    check_output(path, "--out")
+    try:
+        foreign = path.exists() and not wrote(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", "give another folder") from None
+    if foreign:
+        problem = f"--out {out}: {path.name} is there already and was not written by seats synth"
+        raise UsageError(problem, "give another folder, or move the file away")
 
 
 @command()
 def synth(
     out: Annotated[
         Path,
-        opt.option("--out", "-o", panel=opt.OUTPUT, metavar="<folder>", help="Write here; made when missing."),
+        opt.option(
+            "--out", "-o", panel=opt.OUTPUT, **opt.PATH, metavar="<folder>", help="Write here; made when missing."
+        ),
     ],
     n: Annotated[int, opt.option("--n", panel=opt.OUTPUT, **opt.WHOLE, help="How many clips.")] = 200,
     seed: Annotated[

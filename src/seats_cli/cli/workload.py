@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seats_cli.config import MediaOptions, ModelOptions, SelectionOptions
+from seats_cli.config import SHIPPED_MODEL, MediaOptions, ModelOptions, SelectionOptions
 from seats_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -124,20 +124,19 @@ def spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelS
 def check_selection(options: ModelOptions, *settings: SelectionOptions) -> None:
     """Find out before a model is loaded, not after it, that a ratio or a schedule cannot be.
 
-    Looks at models whose dimensions can be had without the network.
+    Looks at models whose dimensions can be had without the network; the others are for ``check_settings``, once
+    they are loaded.
 
     Raises:
         ModelError: The folder is not that of a checkpoint.
         UsageError: A ratio or the boundaries are infeasible.
     """
-    if not _is_named(options) and not Path(options.model).expanduser().is_dir():
+    here = options.model == SHIPPED_MODEL or Path(options.model).expanduser().is_dir()
+    if not here and not _is_named(options):
         return
-    from seats_cli.selection.schedule import make_plan
+    from seats_cli.engine.analytic import check_settings
 
-    _, spec = spec_without_weights(options)
-    for chosen in settings:
-        if chosen.method != "full":
-            make_plan(chosen, spec.preset, spec.geometry.text.n_layers, [1], [1])
+    check_settings(spec_without_weights(options)[1], settings)
 
 
 def _stand_in(options: ModelOptions, why: str) -> tuple[LoadedModel, str]:

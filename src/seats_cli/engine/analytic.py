@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -82,6 +82,17 @@ def plan_of(spec: ModelSpec, layout: Layout, options: SelectionOptions) -> Token
         layout.window_sizes[Modality.VIDEO],
         layout.window_sizes[Modality.AUDIO],
     )
+
+
+def check_settings(spec: ModelSpec, settings: Iterable[SelectionOptions]) -> None:
+    """Find out before a clip is read that a ratio or a schedule cannot be, for a clip with picture and sound.
+
+    Raises:
+        UsageError: The ratios or the boundaries are infeasible.
+    """
+    for options in settings:
+        if options.method != "full":
+            make_plan(options, spec.preset, spec.geometry.text.n_layers, [1], [1])
 
 
 def encoder_flops(spec: ModelSpec, shape: ClipShape) -> int:

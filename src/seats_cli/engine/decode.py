@@ -171,12 +171,13 @@ def decode(
     return Decoded(ids, "length")
 
 
-def choice_tokens(choices: Sequence[str], tokenizer: Any) -> list[int]:
+def choice_tokens(choices: Sequence[str], tokenizer: Any, name: str = "--choices") -> list[int]:
     """The first token of each label.
 
     Args:
         choices: Labels; may be none.
         tokenizer: Of transformers.
+        name: Where they were given, for the error.
 
     Raises:
         UsageError: Two labels begin with the same token, so one token cannot tell them apart.
@@ -186,7 +187,7 @@ def choice_tokens(choices: Sequence[str], tokenizer: Any) -> list[int]:
         token = tokenizer(label, add_special_tokens=False)["input_ids"][0]
         if token in first:
             raise UsageError(
-                f"--choices {first[token]!r} and {label!r} begin with the same token",
+                f"{name} {first[token]!r} and {label!r} begin with the same token",
                 "use labels that differ at once, such as A,B,C,D, and put their meanings in the question",
             )
         first[token] = label

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from seats_cli import __version__
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
-from seats_cli.dataset import Question
-from seats_cli.engine.analytic import FULL, plan_of, synthetic_prompt, token_counts
+from seats_cli.dataset import Question, place_of
+from seats_cli.engine.analytic import FULL, check_settings, plan_of, synthetic_prompt, token_counts
 from seats_cli.engine.encode import WindowBatch, window_batches
 from seats_cli.engine.pipeline import (
     Prompted,
@@ -34,12 +34,15 @@ from seats_cli.evaluation import Outcome, RowError, RowSeconds
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
+from seats_cli.models.settings import SETTINGS_FILE
 from seats_cli.selection import get_method
 from seats_cli.timing import Stopwatch
 
 SAMPLE_BYTES = 1 << 16
 MODEL_FILES = {".json", ".jinja", ".safetensors", ".toml", ".txt"}
 OpenClip = Callable[[str, MediaOptions], Clip]
+OnError = Callable[[Exception, Sequence[Question]], None]
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class Evaluation:
     """What is asked of whom, and how.
 
     Attributes:
+        file: Of the questions, for errors and reports.
         loaded: The model.
         questions: Rows.
         settings: Options of the selection by label, at least one.
@@ -55,6 +59,7 @@ class Evaluation:
         open_clip: Opens a path.
     """
 
+    file: str
     loaded: LoadedModel
     questions: Sequence[Question]
     settings: Mapping[str, SelectionOptions]
@@ -117,9 +122,15 @@ def sample_of(path: Path) -> str:
 
 
 def _model_mark(loaded: LoadedModel) -> dict[str, Any]:
-    """The model, and of a folder what is in it: it may have been trained further under the same name."""
-    folder = Path(loaded.model_id).expanduser()
-    files = sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES) if folder.is_dir() else []
+    """The model, and what is in its folder: it may have been trained further under the same name.
+
+    Of a Hub model the commit says what is there, but its settings may not have been fetched with the rest.
+    """
+    files: list[Path] = []
+    if loaded.folder is not None and loaded.revision is None:
+        files = sorted(path for path in loaded.folder.iterdir() if path.suffix in MODEL_FILES)
+    elif loaded.folder is not None:
+        files = [loaded.folder / SETTINGS_FILE]
     return {**asdict(model_info(loaded)), "files": {path.name: sample_of(path) for path in files}}
 
 
@@ -150,25 +161,33 @@ def check_questions(work: Evaluation) -> None:
         UsageError: Reasoning cannot be switched off; or, with the row named, a question holds a special token,
             two labels begin with the same token, or a row's part ends before it starts.
     """
-    model, seen = work.loaded.model, set[tuple[str, ...]]()
+    model, given = work.loaded.model, work.generation.choices
     model.check_thinking(work.generation.thinking)
+    if any(question.choices == given for question in work.questions):
+        check_choices(model, given)
+    seen = {given}
     for question in work.questions:
         try:
             work.media_of(question)
             model.prompt(question.text, work.generation.system, "video")
             if question.choices not in seen:
-                check_choices(model, question.choices)
+                check_choices(model, question.choices, "choices")
                 seen.add(question.choices)
         except UsageError as error:
-            raise UsageError(f"line {question.line}: {error}", error.hint) from None
+            raise UsageError(f"{place_of(work.file, [question])}: {error}", error.hint) from None
 
 
-def _clips(work: Evaluation, tasks: Sequence[_Task]) -> list[list[_Task]]:
-    """The tasks by clip and part, in the order of their first rows."""
-    groups: dict[tuple[str, MediaOptions], list[_Task]] = {}
-    for task in tasks:
-        path = "" if work.media.nothing else os.path.abspath(task.question.path)
-        groups.setdefault((path, work.media_of(task.question)), []).append(task)
+def by_clip(work: Evaluation, asked: Iterable[tuple[Question, Asked]]) -> list[list[Asked]]:
+    """What is asked about the same part of a clip together, in the order of the first of each.
+
+    Args:
+        work: Whose options say which part.
+        asked: Whatever belongs to a question.
+    """
+    groups: dict[tuple[str, MediaOptions], list[Asked]] = {}
+    for question, one in asked:
+        path = "" if work.media.nothing else os.path.abspath(question.path)
+        groups.setdefault((path, work.media_of(question)), []).append(one)
     return list(groups.values())
 
 
@@ -179,7 +198,7 @@ def evaluate(
     done: Mapping[str, Outcome] | None = None,
     on_start: Callable[[int, int], None] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
-    on_error: Callable[[Exception, str], None] | None = None,
+    on_error: OnError | None = None,
 ) -> dict[str, list[Outcome]]:
     """Ask every question under every setting that is not done yet.
 
@@ -191,16 +210,18 @@ def evaluate(
         done: Outcomes of an earlier run by key; those that failed are tried again.
         on_start: Called with the number of outcomes to find, and of all.
         on_outcome: Called with each new outcome as soon as it is known.
-        on_error: Called once with each exception and the path of the clip.
+        on_error: Called once with each exception and the rows that it made fail.
 
     Returns:
         By label, the outcomes in the order of the questions.
 
     Raises:
-        UsageError: A question or its choices cannot be.
+        UsageError: A question, its choices or a setting cannot be.
         InterruptedRunError: Ctrl-C while an answer was written.
     """
     check_questions(work)
+    if not work.media.nothing:
+        check_settings(work.loaded.model.spec, work.settings.values())
     keys = task_keys(work)
     found = {key: outcome for key, outcome in (done or {}).items() if outcome.error is None}
     open_tasks = {
@@ -208,7 +229,7 @@ def evaluate(
     }
     if on_start is not None:
         on_start(len(open_tasks), len(set(keys.values())))
-    for group in _clips(work, list(open_tasks.values())):
+    for group in by_clip(work, [(task.question, task) for task in open_tasks.values()]):
         for outcome in _outcomes(work, group, on_error or (lambda *_: None)):
             found[outcome.key] = outcome
             if on_outcome is not None:
@@ -222,15 +243,13 @@ def evaluate(
     }
 
 
-def _outcomes(
-    work: Evaluation, tasks: Sequence[_Task], on_error: Callable[[Exception, str], None]
-) -> Iterator[Outcome]:
+def _outcomes(work: Evaluation, tasks: Sequence[_Task], on_error: OnError) -> Iterator[Outcome]:
     """All that is asked about one clip."""
     media, path = work.media_of(tasks[0].question), tasks[0].question.path
     try:
         source = _read(work, path, media, tasks)
     except Exception as caught:
-        on_error(caught, path)
+        on_error(caught, list(dict.fromkeys(task.question for task in tasks)))
         error = explain(caught)
         yield from (_failed(task, error) for task in tasks)
         return
@@ -238,7 +257,7 @@ def _outcomes(
         try:
             outcome = _answer(work, source, task)
         except Exception as caught:
-            on_error(caught, path)
+            on_error(caught, [task.question])
             outcome = _failed(task, explain(caught))
         if outcome.finish_reason == "interrupted":
             raise InterruptedRunError("interrupted")

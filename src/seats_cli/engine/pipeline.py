@@ -121,19 +121,20 @@ def layout_of(
     return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once), model.spec)
 
 
-def check_choices(model: OmniModel, choices: Sequence[str]) -> None:
+def check_choices(model: OmniModel, choices: Sequence[str], name: str = "--choices") -> None:
     """Find out before a clip is read that the first tokens cannot tell the labels apart.
 
     Args:
         model: Has the tokenizer.
         choices: Labels; may be none.
+        name: Where they were given, for the error.
 
     Raises:
         UsageError: They cannot, or a label holds a special token.
     """
     if choices:
         check_plain_text(" ".join(choices), "list of choices", model.tokenizer)
-        choice_tokens(choices, model.tokenizer)
+        choice_tokens(choices, model.tokenizer, name)
 
 
 def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) -> SelectionMethod:

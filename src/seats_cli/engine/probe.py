@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from seats_cli.config import GenerationOptions, MediaOptions
+from seats_cli.config import GenerationOptions
 from seats_cli.dataset import Question
 from seats_cli.engine.analytic import FULL, plan_of
 from seats_cli.engine.decode import TextStream, choice_tokens, decode
 from seats_cli.engine.encode import EncodedClip, select_windows
-from seats_cli.engine.evaluate import Evaluation, Source, check_questions, read_clip
+from seats_cli.engine.evaluate import Evaluation, OnError, Source, by_clip, check_questions, read_clip
 from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
 from seats_cli.engine.prepare import position_warning
@@ -176,14 +176,14 @@ def probe(
     work: Evaluation,
     *,
     on_row: Callable[[Probed], None] | None = None,
-    on_error: Callable[[Exception, str], None] | None = None,
+    on_error: OnError | None = None,
 ) -> list[Probed]:
     """Probe questions clip by clip; what is wrong with one of them does not stop the others.
 
     Args:
         work: What is asked. Its settings are not looked at: every token is there until it is removed.
         on_row: Called with each question that is through.
-        on_error: Called once with each exception and the path of the clip.
+        on_error: Called once with each exception and the rows that it made fail.
 
     Returns:
         In the order of the questions.
@@ -194,7 +194,7 @@ def probe(
     """
     check_questions(work)
     found: dict[int, Probed] = {}
-    for rows in by_clip(work):
+    for rows in _clips(work):
         for row in _probe_clip(work, rows, on_error or (lambda *_: None)):
             found[row.question.line] = row
             if on_row is not None:
@@ -203,7 +203,7 @@ def probe(
 
 
 def report_of(
-    work: Evaluation, found: Sequence[Probed], *, tolerance: float, file: str, categories: Sequence[str]
+    work: Evaluation, found: Sequence[Probed], *, tolerance: float, categories: Sequence[str]
 ) -> ProbeReport:
     """Make the report of a probe.
 
@@ -211,7 +211,6 @@ def report_of(
         work: What was asked.
         found: Of every question.
         tolerance: How far below full accuracy still counts as full.
-        file: Of the questions.
         categories: Whose rows were asked alone; none: all.
 
     Raises:
@@ -221,9 +220,9 @@ def report_of(
         [row.outcomes for row in found if row.outcomes is not None],
         work.loaded.model.spec.preset,
         tolerance=tolerance,
-        file=file,
+        file=work.file,
         categories=categories,
-        clips=len(by_clip(work)),
+        clips=len(_clips(work)),
         rows=len(found),
         model=model_info(work.loaded),
         versions=versions(),
@@ -234,22 +233,15 @@ def report_of(
     )
 
 
-def by_clip(work: Evaluation) -> list[list[Question]]:
-    """Questions about the same part of a clip together, in the order of their first ones."""
-    groups: dict[tuple[str, MediaOptions], list[Question]] = {}
-    for question in work.questions:
-        groups.setdefault((question.path, work.media_of(question)), []).append(question)
-    return list(groups.values())
+def _clips(work: Evaluation) -> list[list[Question]]:
+    return by_clip(work, [(question, question) for question in work.questions])
 
 
-def _probe_clip(
-    work: Evaluation, rows: Sequence[Question], on_error: Callable[[Exception, str], None]
-) -> Iterator[Probed]:
-    path = rows[0].path
+def _probe_clip(work: Evaluation, rows: Sequence[Question], on_error: OnError) -> Iterator[Probed]:
     try:
-        source = read_clip(work, path, work.media_of(rows[0]), saliency=False)
+        source = read_clip(work, rows[0].path, work.media_of(rows[0]), saliency=False)
     except Exception as caught:
-        on_error(caught, path)
+        on_error(caught, rows)
         error = explain(caught)
         yield from (Probed(question, None, error=error) for question in rows)
         return
@@ -259,7 +251,7 @@ def _probe_clip(
         except InterruptedRunError:
             raise
         except Exception as caught:
-            on_error(caught, path)
+            on_error(caught, [question])
             yield Probed(question, None, error=explain(caught))
 
 

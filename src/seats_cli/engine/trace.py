@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from seats_cli.errors import UsageError
+from seats_cli.outputs import cannot_write, check_output, whole
 
 if TYPE_CHECKING:
     from seats_cli.engine.pipeline import Prepared
@@ -19,12 +18,9 @@ def check_trace_path(path: Path) -> None:
     """Find out before the work, not after it, that the file cannot be written.
 
     Raises:
-        UsageError: There is no such folder, or the path is one.
+        UsageError: It cannot be.
     """
-    if path.is_dir():
-        raise UsageError(f"--trace {path} is a folder", "give the path of a .npz file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--trace {path}: there is no folder {path.parent}", "make it first")
+    check_output(path, "--trace")
 
 
 def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) -> None:
@@ -59,13 +55,7 @@ def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) 
         "plan/stage_budgets": np.array(plan.stage_budgets, dtype=np.int64).reshape(-1, 2),
     }
     try:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with whole(path) as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     except OSError as error:
-        raise UsageError(f"--trace {path} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(path, "--trace", error) from None

@@ -54,6 +54,7 @@ class LoadedModel:
         device: For example ``cuda:0``.
         attention: Kernel in use, for example ``sdpa``.
         note: One line that its users should know, from its ``seats.toml``.
+        folder: That it was read from; None: its weights are random.
     """
 
     model: OmniModel
@@ -64,6 +65,7 @@ class LoadedModel:
     device: str
     attention: str
     note: str | None = None
+    folder: Path | None = None
 
 
 def choose_device(name: str, option: str = "--device") -> torch.device:
@@ -249,6 +251,7 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
         device=options.device_map or str(device),
         attention=attention,
         note=checkpoint.settings.note,
+        folder=checkpoint.folder,
     )
 
 

@@ -91,7 +91,7 @@ def _problem(path: Path, what: str, hint: str = "") -> ModelError:
 
 def _table(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     if name not in _TABLES:
-        raise _problem(path, f"{name} is not known", f"known tables: {', '.join(_TABLES)}")
+        raise _problem(path, f"{name} is not known", f"known: note, and the tables {', '.join(_TABLES)}")
     table, keys = content[name], _TABLES[name]
     if not isinstance(table, dict):
         raise _problem(path, f"{name} is {table!r}; it must be a table, [{name}]")

@@ -8,7 +8,8 @@ With ``a[l]`` the accuracy when picture and sound leave before layer ``l`` (``a[
 - b2 and b3 cut the layers between into three parts as even as the published ones, the longer ones last.
 - The scale is the published one if these boundaries have levels at it, else the middle of those at which they do.
 
-Boundaries that no schedule can have are moved: later if there is room, as that loses less, else earlier.
+Boundaries that no schedule can have are moved: b4 later as far as there is room, as that loses less, and b1
+earlier by what is still missing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from seats_cli.selection.levels import (
 RECOVERED_SHARE = 0.5
 """Of the way from never seen to full; above it the clip has begun to be read."""
 DEFAULT_TOLERANCE = 0.01
+APART = 3
+"""Layers from b1 to b4, at the least: one before each of the later drops."""
+_THREE = "b4 must lie at least three layers after b1"
 _ROUNDING = 1e-9
 
 
@@ -76,9 +80,9 @@ def propose(accuracy: Sequence[float], tolerance: float = DEFAULT_TOLERANCE) -> 
         return Proposal(boundaries_by_depth(n_layers), DEFAULT_SCALE, None, flat, (note,))
     recovers = _stays_from(accuracy, unseen + RECOVERED_SHARE * (full - unseen))
     # The late layers keep nothing, so an average of R needs at least the share R of the layers before them.
-    b4 = min(max(flat, recovers + 3, 4, math.ceil(max(DEFAULT_TRRS) * n_layers)), n_layers - 1)
-    found = even_parts(max(min(recovers, b4 - 3), 1), b4)
-    notes = _moves(("b1", "b4"), (recovers, flat), (found[0], b4), n_layers)
+    b4 = min(max(flat, recovers + APART, 4, math.ceil(max(DEFAULT_TRRS) * n_layers)), n_layers - 1)
+    found = even_parts(max(min(recovers, b4 - APART), 1), b4)
+    notes = (*_move_of_b1(recovers, found[0], b4, n_layers), *_move_of_b4(recovers, flat, b4, n_layers))
     return Proposal(found, feasible_scale(n_layers, found), recovers, flat, notes)
 
 
@@ -95,9 +99,22 @@ def even_parts(b1: int, b4: int) -> Boundaries:
     return b1, b1 + first, b1 + first + second, b4
 
 
-def _moves(names: Sequence[str], read: Sequence[int], taken: Sequence[int], n_layers: int) -> tuple[str, ...]:
-    return tuple(
-        f"{name} would be {before} by the curve; {after} of {n_layers} is the nearest that a schedule can have"
-        for name, before, after in zip(names, read, taken, strict=True)
-        if before != after
-    )
+def _move_of_b1(recovers: int, b1: int, b4: int, n_layers: int) -> tuple[str, ...]:
+    """What is said if b1 is not where the curve has it; it only ever moves when b4 has no room left."""
+    if b1 == recovers:
+        return ()
+    why = f"{_THREE}, and b4 can be no later than {b4} of {n_layers}"
+    return (f"b1 is {b1} where the curve says {recovers}: {why}",)
+
+
+def _move_of_b4(recovers: int, flat: int, b4: int, n_layers: int) -> tuple[str, ...]:
+    """What is said if b4 is not where the curve has it, and why."""
+    if b4 == flat:
+        return ()
+    if b4 < flat:
+        why = "after the last drop there must be a layer"
+    elif b4 <= recovers + APART:
+        why = f"{_THREE}, and to drop later loses less than earlier"
+    else:
+        why = f"nothing is left after it, so a ratio of {max(DEFAULT_TRRS):g} needs as much of the depth before it"
+    return (f"b4 is {b4} where the curve says {flat}: {why}",)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seats_cli.errors import UsageError
+from seats_cli.outputs import whole
 from seats_cli.selection.levels import validate_boundaries
 
 KEYS = ("drop_before_layer", "temperature", "scale", "layers")
@@ -113,22 +113,6 @@ def read_schedule(path: Path) -> DropSchedule:
     return schedule_of(read_table(path), str(path))
 
 
-def check_output(path: Path, option: str) -> None:
-    """Find out before the work, not after it, that a file cannot be written.
-
-    Args:
-        path: To be written.
-        option: That names it, for the error.
-
-    Raises:
-        UsageError: There is no such folder, or the path is one.
-    """
-    if path.is_dir():
-        raise UsageError(f"{option} {path} is a folder", "give the path of a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {path.parent}", "make it first")
-
-
 def schedule_text(schedule: DropSchedule, comments: Sequence[str] = ()) -> str:
     """What ``read_schedule`` reads, after lines of comment."""
     lines = [f"# {' '.join(comment.split())}" for comment in comments]
@@ -149,13 +133,8 @@ def write_schedule(path: Path, schedule: DropSchedule, comments: Sequence[str] =
     Raises:
         UsageError: It cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
+        with whole(path) as part:
             part.write_text(schedule_text(schedule, comments), encoding="utf-8")
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None

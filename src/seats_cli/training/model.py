@@ -157,13 +157,22 @@ def _initialise(thinker: Any, generator: torch.Generator) -> None:
 
 
 def settings_text() -> str:
-    """Content of ``seats.toml``: what users should know, and the sizes of frames the model was trained on."""
+    """Content of ``seats.toml`` as far as training knows it; the schedule comes from a probe of what was trained.
+
+    What users should know, the sizes of frames the model was trained on, and how a ratio is shared out.
+    """
     low, high = (rows * columns * TOKEN_PIXELS**2 for rows, columns in (GRID_SIZES[0], GRID_SIZES[-1]))
     return f"""note = "the tiny model knows its small synthetic world only (see: seats synth --help)"
 
 [media]
 min_pixels = {low}
 max_pixels = {high}
+
+[ratios]
+# Of R, R_v, R_a: the same share of picture and sound. Its grids have a third of the 7B's tokens, \
+its sound as many, so
+# the published preference for sound would leave three visual tokens a window.
+rows = [[0.35, 0.35, 0.35], [0.10, 0.10, 0.10]]
 """
 
 

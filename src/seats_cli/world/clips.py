@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from seats_cli.outputs import whole
 from seats_cli.world.picture import FRAMES_PER_SECOND, frames
 from seats_cli.world.questions import Question, draw_question
 from seats_cli.world.scene import Scene, sample_scene
@@ -56,23 +57,11 @@ def row_of(index: int, media: str, scene: Scene, question: Question) -> dict[str
     }
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes ``path`` when all went well and is removed otherwise."""
-    part = path.with_name(f".part-{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def _write_one(folder: Path, seed: int, index: int, ending: str) -> str:
     """One clip; its line of the questions file."""
     scene, question, quality = scene_of(seed, index)
     name = f"{seed}-{index:05d}{ending}"
-    with _whole(folder / name) as part:
+    with whole(folder / name) as part:
         write_scene(part, scene, quality)
     return json.dumps(row_of(index, name, scene, question))
 
@@ -105,6 +94,19 @@ def _lines(folder: Path, n: int, seed: int, ending: str, jobs: int, stack: ExitS
     with _no_interrupt():
         lines = executor.map(_write_one, *work)
     return lines
+
+
+def wrote(path: Path) -> bool:
+    """Whether a questions file was written here: every row of it tells what is in its clip.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except (ValueError, RecursionError):  # not UTF-8, or not JSON
+        return False
+    return all(isinstance(row, dict) and "scene" in row for row in rows)
 
 
 def write_set(
@@ -142,6 +144,6 @@ def write_set(
             rows.append(line)
             on_clip(done)
     path = folder / QUESTIONS_FILE
-    with _whole(path) as part:
+    with whole(path) as part:
         part.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     return path
