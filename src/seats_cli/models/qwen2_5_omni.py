@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from seats_cli.errors import UsageError
 from seats_cli.layout import VideoGrids
-from seats_cli.models.base import Config, Encoded, ModelSpec, OmniModel, PixelNorm, check_plain_text, place_of
+from seats_cli.models.base import Config, Encoded, ModelSpec, OmniModel, PixelNorm, call, check_plain_text
 from seats_cli.models.qwen2_5_omni_config import NAMED, STAND_IN, read_spec
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ class Qwen25Omni(OmniModel):
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [S, D] of int64 ids [S]."""
-        embeddings: torch.Tensor = self._parts[0].embed_tokens(ids)
+        embeddings: torch.Tensor = call(self._parts[0].embed_tokens, ids)
         return embeddings
 
     def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
         """Interleaved 3-D rotary tables; they depend on the positions alone."""
-        cos, sin = self._parts[0].rotary_emb(hidden, positions[:, None, :])
-        return cos, sin
+        cos, sin = call(self._parts[0].rotary_emb, hidden, positions[:, None, :])
+        return cos.to(hidden.device), sin.to(hidden.device)
 
     def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
         """One decoder layer. Without a mask sdpa and flash attention are causal by themselves."""
@@ -117,9 +117,9 @@ class Qwen25Omni(OmniModel):
 
         layer: Any = self.layers[index]
         attn, text = layer.self_attn, self.spec.geometry.text
-        normed = layer.input_layernorm(hidden)
-        key = attn.k_proj(normed).view(1, -1, text.n_kv_heads, text.head_dim).transpose(1, 2)
-        query = attn.q_proj(normed[:, -1:]).view(1, 1, text.n_heads, text.head_dim).transpose(1, 2)
+        normed = call(layer.input_layernorm, hidden)
+        key = call(attn.k_proj, normed).view(1, -1, text.n_kv_heads, text.head_dim).transpose(1, 2)
+        query = call(attn.q_proj, normed[:, -1:]).view(1, 1, text.n_heads, text.head_dim).transpose(1, 2)
         cos, sin = rope
         key = key * cos[:, None] + rotate_half(key) * sin[:, None]
         query = query * cos[:, None, -1:] + rotate_half(query) * sin[:, None, -1:]
@@ -130,7 +130,7 @@ class Qwen25Omni(OmniModel):
     def last_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [vocab] of the last position only."""
         norm, head = self._parts[0].norm, self.thinker.lm_head
-        logits: torch.Tensor = head(norm(hidden[:, -1:].to(place_of(norm))).to(place_of(head)))
+        logits: torch.Tensor = call(head, call(norm, hidden[:, -1:]))
         return logits[0, 0]
 
     def encode_video(self, patches: torch.Tensor, grid: tuple[int, int, int], *, saliency: bool) -> Encoded:
@@ -159,10 +159,11 @@ class Qwen25Omni(OmniModel):
 
         block, vision = self._parts[1].blocks[-1], self.spec.geometry.vision
         unit = vision.merge_size**2
-        hidden = block.norm1(caught["hidden"])
-        query = block.attn.q(hidden).reshape(len(hidden), vision.n_heads, -1)
-        key = block.attn.k(hidden).reshape(len(hidden), vision.n_heads, -1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *caught["position_embeddings"])
+        hidden = call(block.norm1, caught["hidden"])
+        query = call(block.attn.q, hidden).reshape(len(hidden), vision.n_heads, -1)
+        key = call(block.attn.k, hidden).reshape(len(hidden), vision.n_heads, -1)
+        tables = [table.to(query.device) for table in caught["position_embeddings"]]
+        query, key = apply_rotary_pos_emb_vision(query, key, *tables)
         received = attention_received(query, key, [size * unit for size in sizes], block.attn.scaling)
         merged = received.reshape(-1, unit).mean(1)
         order, _ = get_vision_window_index(
@@ -191,9 +192,9 @@ class Qwen25Omni(OmniModel):
         from seats_cli.models.saliency import attention_received
 
         layer, heads = self._parts[2].layers[-1], self.spec.geometry.audio.n_heads
-        hidden = layer.self_attn_layer_norm(caught["hidden"])
-        query = layer.self_attn.q_proj(hidden).reshape(len(hidden), heads, -1)
-        key = layer.self_attn.k_proj(hidden).reshape(len(hidden), heads, -1)
+        hidden = call(layer.self_attn_layer_norm, caught["hidden"])
+        query = call(layer.self_attn.q_proj, hidden).reshape(len(hidden), heads, -1)
+        key = call(layer.self_attn.k_proj, hidden).reshape(len(hidden), heads, -1)
         frames = [2 * size for size in sizes]
         spare = len(hidden) - sum(frames)  # an odd last frame attends, but no token pools it
         frames[-1] += spare
