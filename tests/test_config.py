@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seats_cli import config
-from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions, parse_seconds
+from seats_cli.config import (
+    GenerationOptions,
+    MediaOptions,
+    ModelOptions,
+    SelectionOptions,
+    parse_max_memory,
+    parse_seconds,
+)
 from seats_cli.errors import UsageError
 
 KINDS = (MediaOptions, SelectionOptions, GenerationOptions, ModelOptions)
@@ -54,6 +61,33 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (ModelOptions, {"dtype": "int8"}, "--dtype is 'int8'"),
     (ModelOptions, {"attn": "fast"}, "--attn is 'fast'"),
     (ModelOptions, {"weights": "zero"}, "--weights is 'zero'"),
+    (
+        ModelOptions,
+        {"quant": "int4"},
+        "--quant is 'int4'; it must be one of none, bnb-4bit, bnb-8bit, torchao-int8",
+    ),
+    *[
+        (ModelOptions, {"device_map": "auto", "max_memory": text}, "--max-memory has ")
+        for text in (
+            "",
+            "20GiB",
+            "cpu=5",
+            "gpu=1GB",
+            "0=1GB,",
+            "-1=1GB",
+            "cpu=-1GB",
+            "cpu=1e3GB",
+            "٣=1GB",
+            "cpu=.GB",
+        )
+    ],
+    (ModelOptions, {"device_map": "auto", "max_memory": "0=1GB,cuda:0=2GB"}, "--max-memory names 0 twice"),
+    *[
+        (ModelOptions, {"device_map": given, name: "cpu=1GB"}, f"{option} is for a model in several places")
+        for given in (None, "cpu")
+        for name, option in (("max_memory", "--max-memory"), ("offload_folder", "--offload-folder"))
+    ],
+    (ModelOptions, {"device_map": "auto", "offload_folder": " "}, "--offload-folder is empty"),
     (ModelOptions, {"device": "cpu", "device_map": "auto"}, "--device cpu contradicts --device-map auto"),
 ]
 
@@ -66,6 +100,8 @@ ACCEPTED: list[tuple[type, dict[str, Any]]] = [
     (GenerationOptions, {"temperature": 0, "top_p": 1, "seed": 0, "choices": ()}),
     (GenerationOptions, {"temperature": 2.0, "top_p": 1e-9, "seed": 2**63 - 1, "choices": ("yes", "no")}),
     (ModelOptions, {"model": "./x", "device_map": "balanced"}),
+    (ModelOptions, {"device_map": "auto", "max_memory": "0=1.5GiB, CPU = 60 gb", "offload_folder": "x"}),
+    (ModelOptions, {"quant": "bnb-4bit", "device": "cuda:1"}),
     (ModelOptions, {"device": "cuda:1", "attn": "eager", "dtype": "float16", "weights": "random"}),
 ]
 
@@ -222,3 +258,8 @@ def test_any_text_is_a_time_or_one_clear_error(text: str) -> None:
         return
     assert seconds >= 0
     assert math.isfinite(seconds)
+
+
+def test_max_memory() -> None:
+    assert parse_max_memory("0=20GiB,cpu=60GB") == {0: 20 * 1024**3, "cpu": 60 * 1000**3}
+    assert parse_max_memory("cuda:1=1.5kib, CPU= 7 b") == {1: 1536, "cpu": 7}

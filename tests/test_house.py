@@ -65,6 +65,7 @@ OWNERS = {
     "huggingface_hub": {"models", "cli"},
     "safetensors": {"models", "training"},
     "accelerate": {"models"},
+    "torchao": {"models"},
     "torchvision": {"models"},
     "torch": {"models", "engine", "selection", "timing", "cli", "training"},
     "numpy": {"media", "layout", "engine", "models", "selection", "world", "training"},
@@ -207,7 +208,7 @@ def test_only_the_declared_dependencies_are_imported() -> None:
 def test_light_rooms_never_touch_torch() -> None:
     light = {file for pattern in NO_TORCH for file in PACKAGE.glob(pattern)}
     assert len(light) > len(NO_TORCH)
-    heavy = {"torch", "torchvision", "transformers", "accelerate", "safetensors"}
+    heavy = {"torch", "torchvision", "transformers", "accelerate", "safetensors", "torchao"}
     found = [
         one for one in imports() if one.file in light and one.name.split(".")[0] in heavy and not one.typing_only
     ]

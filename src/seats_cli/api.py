@@ -15,6 +15,7 @@ from seats_cli.config import (
     GenerationOptions,
     MediaOptions,
     ModelOptions,
+    Quant,
     SelectionOptions,
 )
 
@@ -41,6 +42,9 @@ class Seats:
         dtype: ``auto``: bfloat16 on a GPU, float32 on the CPU.
         device: ``auto``, ``cpu``, ``cuda``, ...
         device_map: For several devices, as accelerate takes it.
+        max_memory: Of weights, per place, with a ``device_map`` that spreads: ``0=20GiB,cpu=60GiB``.
+        offload_folder: For weights that fit nowhere else.
+        quant: Of the decoder's linear layers: ``bnb-4bit``, ``bnb-8bit``, ``torchao-int8`` or ``none``.
         attn: Attention kernel.
         offline: Never reach for the network.
 
@@ -61,6 +65,9 @@ class Seats:
         dtype: Dtype = "auto",
         device: str = "auto",
         device_map: str | None = None,
+        max_memory: str | None = None,
+        offload_folder: str | os.PathLike[str] | None = None,
+        quant: Quant = "none",
         attn: Attention = "auto",
         offline: bool = False,
     ) -> None:
@@ -73,6 +80,9 @@ class Seats:
             dtype=dtype,
             device=device,
             device_map=device_map,
+            max_memory=max_memory,
+            offload_folder=None if offload_folder is None else os.fspath(offload_folder),
+            quant=quant,
             attn=attn,
             offline=offline,
         )

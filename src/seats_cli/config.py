@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,11 +19,16 @@ WindowBudgets = Literal["query", "uniform"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 Weights = Literal["auto", "random"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Quant = Literal["none", "bnb-4bit", "bnb-8bit", "torchao-int8"]
 
 SHIPPED_MODEL = "tiny"
 """Names the small model inside the package, for ``--model``."""
 DEFAULT_MODEL = "Qwen/Qwen2.5-Omni-7B"
 DEFAULT_TRRS = (0.35, 0.25, 0.15, 0.10)
+SPREADING_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of ``--device-map`` that spread a model over several places; any other is one device."""
+
+_UNITS = {"b": 0, "kb": 1, "mb": 2, "gb": 3, "tb": 4}
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -64,6 +70,30 @@ def parse_seconds(text: str, name: str = "time") -> float:
     if not all(math.isfinite(v) and v >= 0 for v in values) or any(v >= 60 for v in values[1:]):
         raise problem
     return sum(v * 60.0**power for power, v in enumerate(reversed(values)))
+
+
+def parse_max_memory(text: str) -> dict[int | str, int]:
+    """Read ``0=20GiB,cpu=60GiB`` as bytes by GPU and for ``cpu``.
+
+    Raises:
+        UsageError: A part is no such thing, or names a place again.
+    """
+    limits: dict[int | str, int] = {}
+    for part in text.split(","):
+        found = re.fullmatch(
+            r"\s*(?:cuda:)?(cpu|[0-9]+)\s*=\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b\s*", part, re.IGNORECASE
+        )
+        if found is None:
+            raise UsageError(
+                f"--max-memory has {part.strip()!r}; give the number of a GPU or cpu, and how much, with a unit",
+                "such as 0=20GiB,cpu=60GiB",
+            )
+        place, amount, power, binary = found.groups()
+        key = "cpu" if place.lower() == "cpu" else int(place)
+        if key in limits:
+            raise UsageError(f"--max-memory names {place.lower()} twice")
+        limits[key] = int(float(amount) * (1024 if binary else 1000) ** _UNITS[f"{power.lower()}b"])
+    return limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +251,9 @@ class ModelOptions:
         dtype: ``auto``: bfloat16 on a GPU, float32 on the CPU.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         device_map: Passed to accelerate (``auto``, ``balanced``, ...); None: one device.
+        max_memory: Of weights, per place, for a map that spreads: ``0=20GiB,cpu=60GiB``; None: what is free.
+        offload_folder: Where weights go that fit nowhere else; None: that is an error.
+        quant: Of the decoder's linear layers, as they are loaded.
         attn: Attention kernel; ``auto`` takes the best that imports.
         offline: Never reach for the network.
         weights: ``random`` builds a named architecture with no download.
@@ -231,6 +264,9 @@ class ModelOptions:
     dtype: Dtype = "auto"
     device: str = "auto"
     device_map: str | None = None
+    max_memory: str | None = None
+    offload_folder: str | None = None
+    quant: Quant = "none"
     attn: Attention = "auto"
     offline: bool = False
     weights: Weights = "auto"
@@ -239,7 +275,15 @@ class ModelOptions:
         if not self.model.strip():
             raise UsageError("--model is empty", f"give a Hub id such as {DEFAULT_MODEL}, or a folder")
         _one_of("--dtype", self.dtype, get_args(Dtype))
+        _one_of("--quant", self.quant, get_args(Quant))
         _one_of("--attn", self.attn, get_args(Attention))
         _one_of("--weights", self.weights, get_args(Weights))
         if self.device_map is not None and self.device != "auto":
             raise UsageError(f"--device {self.device} contradicts --device-map {self.device_map}")
+        for name, value in (("--max-memory", self.max_memory), ("--offload-folder", self.offload_folder)):
+            if value is not None and self.device_map not in SPREADING_MAPS:
+                raise UsageError(f"{name} is for a model in several places", "add --device-map auto")
+        if self.max_memory is not None:
+            parse_max_memory(self.max_memory)
+        if self.offload_folder is not None and not self.offload_folder.strip():
+            raise UsageError("--offload-folder is empty", "give a folder")

@@ -206,7 +206,7 @@ def model_parts(model: ModelInfo) -> list[str | Text]:
         return [*parts, "computed, not run"]
     elif model.weights != "checkpoint":
         parts.append(f"weights: {plain(model.weights)}")
-    return parts + [plain(part) for part in (model.device, model.dtype, model.attention) if part]
+    return parts + [plain(part) for part in (model.device, model.dtype, model.quant, model.attention) if part]
 
 
 def _media_parts(media: MediaInfo) -> list[str | Text]:

@@ -30,6 +30,7 @@ class ModelInfo:
     dtype: str
     device: str
     attention: str
+    quant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

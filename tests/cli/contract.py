@@ -8,7 +8,15 @@ from typing import Any
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 
-MODEL = {"id": str, "revision": (str, type(None)), "weights": str, "dtype": str, "device": str, "attention": str}
+MODEL = {
+    "id": str,
+    "revision": (str, type(None)),
+    "weights": str,
+    "dtype": str,
+    "device": str,
+    "attention": str,
+    "quant": (str, type(None)),
+}
 MEDIA = {
     "path": (str, type(None)),
     "seconds_video": NUMBER,

@@ -305,3 +305,45 @@ def test_a_reader_that_has_gone_is_no_matter(clips, checkpoint, monkeypatch, cap
         assert ended.value.code == 1
         assert capfd.readouterr().err == ""
     os.close(write)
+
+
+def test_some_of_the_model_on_disk(seats, clips, checkpoint, tmp_path):
+    def ask(*arguments):
+        shown = ("-m", checkpoint, "--max-new-tokens", 6, "--json", "-q")
+        ended = seats("ask", clips / "clip.mp4", "What?", *shown, *arguments)
+        assert ended.code == 0
+        assert ended.err == ""
+        return json.loads(ended.out)
+
+    here = ask("--dtype", "float32", "--device", "cpu")
+    spread = ("--device-map", "auto", "--max-memory", "cpu=1.6MB", "--offload-folder", tmp_path)
+    there = ask("--dtype", "float32", *spread)
+    assert there["model"]["device"] == "auto (cpu, disk)"
+    assert (here["answer"], here["tokens"]) == (there["answer"], there["tokens"])
+
+
+@pytest.mark.parametrize("quant", ["bnb-4bit", "bnb-8bit", "torchao-int8"])
+@pytest.mark.parametrize("trr", ["0.2", "1"])
+def test_a_quantised_model(seats, clips, checkpoint, quant, trr):
+    pytest.importorskip("torchao" if quant.startswith("torchao") else "bitsandbytes", reason="an optional package")
+    shown = ("-m", checkpoint, "--device", "cpu", "--max-new-tokens", 6, "--trr", trr, "--quant", quant)
+    ended = seats("ask", clips / "clip.mp4", "What?", *shown)
+    assert ended.code == 0
+    assert ended.out.strip()
+    assert f" {quant} " in ended.err.splitlines()[0]
+    ended = seats("ask", clips / "clip.mp4", "What?", *shown, "--json", "-q")
+    assert ended.err == ""
+    report = json.loads(ended.out)
+    check(report, ASK)
+    assert report["model"]["quant"] == quant
+    assert report["answer_tokens"] > 0
+
+
+def test_a_quantising_package_that_is_not_here(seats, clips, checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setenv("SEATS_QUANT", "bnb-8bit")
+    ended = seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--device", "cpu")
+    assert ended.code == 2
+    assert ended.complaint == "--quant bnb-8bit needs bitsandbytes, which is not installed"
+    assert ended.hint == "pip install 'seats-cli[bnb]'"
+    assert seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--quant", "none", "-q").code == 0

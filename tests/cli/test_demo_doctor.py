@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from importlib.resources import files
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,26 @@ def test_doctor_is_plain_and_complete(seats, monkeypatch):
     assert rows["h264"] == "yes"
     assert rows["torch"][0].isdigit()
     assert "failed" not in rows
+
+
+@pytest.mark.parametrize(
+    ("raised", "shown"),
+    [
+        (None, "yes, 0.50"),
+        (ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes"), "no"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), "no: No module named 'x'"),
+        (OSError("no libcuda\nhere"), "no: OSError: no libcuda here"),
+    ],
+)
+def test_doctor_says_which_quantising_packages_import(seats, monkeypatch, raised, shown):
+    def fake(package):
+        if raised is not None:
+            raise raised
+        return SimpleNamespace(__version__="0.50")
+
+    monkeypatch.setattr("seats_cli.models.quantisation.import_library", fake)
+    rows = [line.split(None, 1) for line in seats("doctor").out.splitlines()]
+    assert ["bitsandbytes", shown] in rows
 
 
 def test_doctor_tells_no_secrets(seats, monkeypatch):

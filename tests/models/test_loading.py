@@ -134,6 +134,78 @@ def test_a_thinker_saved_alone(tmp_path: Path, shard_size: str) -> None:
     assert same_weights(load(options(tmp_path)).model.thinker, thinker)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("model_type", ["qwen2_5_omni", "qwen2_5_omni_thinker"])
+def test_a_thinker_alone_under_the_names_of_the_whole(tmp_path: Path, shards: int, model_type: str) -> None:
+    tiny.write_tiny_checkpoint(tmp_path, seed=3, n_layers=5, shards=shards, dtype=torch.float32, talker=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    alone = {**config["thinker_config"], "model_type": model_type}
+    (tmp_path / "config.json").write_text(json.dumps(config if model_type == "qwen2_5_omni" else alone))
+    assert len(find(options(tmp_path)).shards) == shards
+    assert same_weights(load(options(tmp_path)).model.thinker, tiny.tiny_thinker(3, n_layers=5))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_half_precision_is_taken_as_it_is(tmp_path: Path, shards: int) -> None:
+    tiny.write_tiny_checkpoint(tmp_path, n_layers=5, shards=shards, dtype=torch.bfloat16)
+    wanted = tiny.tiny_thinker(n_layers=5, dtype=torch.bfloat16)
+    assert same_weights(load(options(tmp_path, dtype="bfloat16")).model.thinker, wanted)
+    assert same_weights(load(options(tmp_path)).model.thinker, wanted.float())
+
+
+def write_tied(folder: Path, place: str, *, head: bool, shards: int) -> None:
+    """A checkpoint whose config says that the head is the embedding."""
+    tiny.write_tiny_checkpoint(folder, n_layers=5, shards=shards, dtype=torch.float32)
+    config = json.loads((folder / "config.json").read_text())
+    thinker = config["thinker_config"]
+    (thinker if place == "thinker" else thinker["text_config"])["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    if head:
+        return
+    for path in folder.glob("*.safetensors"):
+        weights = load_file(path)
+        weights.pop("thinker.lm_head.weight", None)
+        save_file(weights, path)
+    if (folder / INDEX).exists():
+        break_index(lambda index: index["weight_map"].pop("thinker.lm_head.weight"))(folder)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("place", ["thinker", "text"])
+def test_a_tied_head(tmp_path: Path, place: str, shards: int) -> None:
+    write_tied(tmp_path, place, head=False, shards=shards)
+    thinker = load(options(tmp_path)).model.thinker
+    embedding = thinker.get_input_embeddings().weight
+    assert thinker.lm_head.weight is embedding
+    assert torch.equal(embedding, tiny.tiny_thinker(n_layers=5).get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("place", ["thinker", "text"])
+def test_a_head_that_is_there_is_used(tmp_path: Path, place: str) -> None:
+    write_tied(tmp_path, place, head=True, shards=1)
+    assert same_weights(load(options(tmp_path)).model.thinker, tiny.tiny_thinker(n_layers=5))
+
+
+def test_a_tied_head_on_disk(tmp_path: Path) -> None:
+    write_tied(tmp_path / "model", "thinker", head=False, shards=2)
+    spread = {"device": "auto", "device_map": "auto", "offload_folder": str(tmp_path / "away")}
+    here = load(options(tmp_path / "model")).model
+    hidden = torch.randn(1, 3, here.spec.geometry.text.hidden)
+    with torch.inference_mode():
+        for limit in ("cpu=0B", "cpu=1.3MB"):
+            there = load(options(tmp_path / "model", **spread, max_memory=limit)).model
+            assert torch.equal(there.last_logits(hidden), here.last_logits(hidden))
+            assert torch.equal(there.embed(torch.arange(5)), here.embed(torch.arange(5)))
+
+
+def test_an_untied_head_must_be_there(folder: Path) -> None:
+    for path in (folder / name for name in SHARDS):
+        weights = load_file(path)
+        weights.pop("thinker.lm_head.weight", None)
+        save_file(weights, path)
+    refused(folder, "lacks 1 weights of the thinker, lm_head.weight for one")
+
+
 def test_tensors_of_the_talker_are_not_read(tmp_path: Path) -> None:
     """Not even from a file that holds both."""
     for shards in (1, 2):

@@ -74,6 +74,22 @@ def _kernels() -> Rows:
     return rows + [(name, "yes" if importlib.util.find_spec(module) else "no") for name, module in KERNELS.items()]
 
 
+def _quantisation() -> Rows:
+    from seats_cli.models.quantisation import LIBRARIES, import_library
+
+    def imports(package: str) -> str:
+        try:
+            library = import_library(package)
+        except ModuleNotFoundError as error:
+            return "no" if error.name == package else f"no: {error}"
+        except Exception as error:
+            return f"no: {type(error).__name__}: {error}"
+        return f"yes, {getattr(library, '__version__', 'version unknown')}"
+
+    packages = dict.fromkeys(package for package, _ in LIBRARIES.values())
+    return [(package, imports(package)) for package in packages]
+
+
 def _codecs() -> Rows:
     from seats_cli.media import can_decode
 
@@ -106,6 +122,7 @@ SECTIONS: dict[str, Callable[[], Rows]] = {
     "packages": _packages,
     "devices": _devices,
     "attention kernels": _kernels,
+    "quantisation": _quantisation,
     "decoders": _codecs,
     "cached models": _models,
     "environment": _settings,

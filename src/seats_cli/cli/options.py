@@ -10,10 +10,12 @@ import typer
 from seats_cli.config import (
     DEFAULT_MODEL,
     SHIPPED_MODEL,
+    SPREADING_MAPS,
     Attention,
     AudioMode,
     Dtype,
     KvCache,
+    Quant,
     ScoreNorm,
     ScoreWith,
     Stages,
@@ -74,7 +76,7 @@ def _complete_device(incomplete: str) -> list[str]:
 
 
 def _complete_device_map(incomplete: str) -> list[str]:
-    return [name for name in ("auto", "balanced", "balanced_low_0", "sequential") if name.startswith(incomplete)]
+    return [name for name in SPREADING_MAPS if name.startswith(incomplete)]
 
 
 Model = Annotated[
@@ -123,6 +125,30 @@ DeviceMap = Annotated[
         metavar="<map>",
         help="Spread the model over devices: auto, balanced, ...",
     ),
+]
+MaxMemory = Annotated[
+    str | None,
+    option(
+        "--max-memory",
+        panel=MODEL,
+        env="SEATS_MAX_MEMORY",
+        metavar="<sizes>",
+        help="Most weights per place, such as 0=20GiB,cpu=60GiB; with --device-map auto.",
+    ),
+]
+OffloadFolder = Annotated[
+    str | None,
+    option(
+        "--offload-folder",
+        panel=MODEL,
+        env="SEATS_OFFLOAD_FOLDER",
+        metavar="<folder>",
+        help="For weights that fit nowhere else, while the command runs; with --device-map auto.",
+    ),
+]
+QuantName = Annotated[
+    Quant,
+    option("--quant", panel=MODEL, env="SEATS_QUANT", help="Quantise the decoder's linear layers while loading."),
 ]
 Attn = Annotated[
     Attention,

@@ -174,6 +174,8 @@ def profile(
     options = dataclasses.replace(loading, weights=weights)
     if weights == "random" and loading.device_map is not None:
         raise UsageError("--device-map spreads a checkpoint, not --weights random", "leave one of them out")
+    if weights == "random" and loading.quant != "none":
+        raise UsageError("--quant quantises a checkpoint, not --weights random", "leave one of them out")
     workload = Workload(path=path, frames=frames, seconds=seconds, text_tokens=text_tokens, media=media)
     if path is not None:
         from seats_cli.media.source import check_path

@@ -327,6 +327,7 @@ def model_info(loaded: LoadedModel) -> ModelInfo:
         dtype=loaded.dtype,
         device=loaded.device,
         attention=loaded.attention,
+        quant=loaded.quant,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from seats_cli.errors import ModelError, UsageError
@@ -170,7 +171,7 @@ class OmniModel(ABC):
 
     @abstractmethod
     def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
-        """Rotary tables (cos, sin), each [1, S, head_dim], for float32 positions [3, S]."""
+        """Rotary tables (cos, sin), each [1, S, head_dim], for float32 positions [3, S]; where ``hidden`` is."""
 
     @abstractmethod
     def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
@@ -316,10 +317,21 @@ def _hooked_place(module: torch.nn.Module) -> torch.device | None:
 
 def place_of(module: torch.nn.Module) -> torch.device:
     """Where a module with weights computes. Accelerate may park the weights elsewhere; then its hooks know."""
-    place = _hooked_place(module) or next(module.parameters()).device
+    place = _hooked_place(module) or next(chain(module.parameters(), module.buffers())).device
     if place.type != "meta":
         return place
     return next((found for found in map(_hooked_place, module.modules()) if found is not None), place)
+
+
+def call(piece: torch.nn.Module, *inputs: torch.Tensor) -> Any:
+    """Use a piece of a larger module by itself, such as one projection of a layer.
+
+    A piece is always called, its weights are never read: parked ones are brought by the piece's own hook while it
+    runs, quantised ones are understood by the piece alone. The inputs go where it computes, as the hook of the
+    larger module, which is passed by, would have seen to.
+    """
+    place = place_of(piece)
+    return piece(*(one.to(place) for one in inputs))
 
 
 def check_plain_text(text: str, what: str, tokenizer: Any) -> None:

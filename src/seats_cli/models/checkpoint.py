@@ -18,6 +18,7 @@ from seats_cli.config import SHIPPED_MODEL, ModelOptions
 from seats_cli.errors import ModelError
 from seats_cli.models import family_of
 from seats_cli.models.base import Config
+from seats_cli.models.quantisation import read_quantization
 from seats_cli.models.settings import SETTINGS_FILE, ModelSettings, read_settings
 
 SMALL_FILES = ("*.json", "*.txt", "*.jinja", SETTINGS_FILE)
@@ -50,6 +51,7 @@ class Checkpoint:
         model_type: As in config.json.
         shards: Safetensors files that hold thinker weights.
         settings: What its ``seats.toml`` says.
+        quantization: What config.json says of it; None: not quantised.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Checkpoint:
     model_type: str
     shards: tuple[str, ...]
     settings: ModelSettings
+    quantization: Config | None = None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -93,7 +96,8 @@ def _inspect(folder: Path, revision: str | None) -> Checkpoint:
         raise ModelError(f"{folder / 'config.json'}: thinker_config is not a JSON object", _AGAIN)
     index = folder / INDEX_FILE
     shards = _thinker_shards(index) if index.exists() else (SINGLE_FILE,)
-    return Checkpoint(folder, revision, thinker, model_type, shards, read_settings(folder))
+    quantization = read_quantization(config, thinker)
+    return Checkpoint(folder, revision, thinker, model_type, shards, read_settings(folder), quantization)
 
 
 def lacks(folder: Path, shard: str, hint: str = _AGAIN) -> ModelError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import ModelOptions
-from seats_cli.errors import MemoryLimitError, ModelError, UsageError, explain
-from seats_cli.models import family_of, named_architecture
+from seats_cli.errors import MemoryLimitError, ModelError, SeatsError, UsageError, explain
+from seats_cli.models import family_of, named_architecture, placement, quantisation
 from seats_cli.models.base import Config, OmniModel
 from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
+from seats_cli.models.placement import Placement, choose_device
 from seats_cli.models.settings import with_settings
 
 if TYPE_CHECKING:
@@ -37,8 +40,7 @@ __all__ = [
     "load_checkpoint",
 ]
 
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""What accelerate spreads over several devices by itself."""
+HEAD, EMBEDDING, TIED = "lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,11 @@ class LoadedModel:
         revision: Commit of a Hub model; None otherwise.
         weights: ``checkpoint`` or ``random``.
         dtype: For example ``bfloat16``.
-        device: For example ``cuda:0``.
+        device: For example ``cuda:0``, or ``auto (cuda:0, cpu)``.
         attention: Kernel in use, for example ``sdpa``.
         note: One line that its users should know, from its ``seats.toml``.
         folder: That it was read from; None: its weights are random.
+        quant: For example ``bnb-4bit``, or ``awq-4bit`` for a checkpoint that is so; None: not quantised.
     """
 
     model: OmniModel
@@ -66,46 +69,7 @@ class LoadedModel:
     attention: str
     note: str | None = None
     folder: Path | None = None
-
-
-def choose_device(name: str, option: str = "--device") -> torch.device:
-    """``auto`` is the first GPU, or the CPU.
-
-    Args:
-        name: As the user gave it.
-        option: Where, for the error.
-
-    Raises:
-        UsageError: The device does not exist here.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"{option} {name!r} is not a device", "try auto, cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{option} {name}: {torch.cuda.device_count()} GPUs here", "see: seats doctor")
-    try:
-        holds_data = not torch.empty(1, device=device).is_meta
-    except (RuntimeError, AssertionError, NotImplementedError):  # not built for it, or no driver
-        holds_data = False
-    if not holds_data:
-        raise UsageError(f"{option} {name} cannot be used here", "see: seats doctor")
-    return device
-
-
-def _placement(options: ModelOptions) -> tuple[torch.device, Any]:
-    """The first device, and where the weights go, as accelerate takes it."""
-    if options.device_map is None:
-        device = choose_device(options.device)
-        return device, {"": device}
-    if options.device_map in DEVICE_MAPS:
-        return choose_device("auto"), options.device_map
-    device = choose_device(options.device_map, "--device-map")
-    return device, {"": device}
+    quant: str | None = None
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -141,14 +105,15 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype | None 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from writing notes and progress bars while it loads."""
+    """Keep transformers and what it uses from writing notes and progress bars while they load."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()
     try:
-        yield
+        with quantisation.hushed():
+            yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:
@@ -220,8 +185,10 @@ def load(options: ModelOptions) -> LoadedModel:
     """
     if options.weights == "random":
         return build_random(options, *named_architecture(options.model))
-    checkpoint = find(options)
-    return load_checkpoint(checkpoint, options)
+    where = placement.place(options)
+    if options.quant != "none":  # known before anything is fetched
+        quantisation.check_quant(options.quant, where.device)
+    return load_checkpoint(find(options), options)
 
 
 def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedModel:
@@ -233,52 +200,144 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
     """
     family = family_of(checkpoint.model_type)
     spec = with_settings(family.spec_of(options.model, checkpoint.config), checkpoint.settings)
-    device, device_map = _placement(options)
-    dtype = choose_dtype(options.dtype, device)
-    attention = choose_attention(options.attn, device, dtype)
+    where = placement.place(options)
+    if options.quant != "none" and checkpoint.quantization is not None:
+        already = quantisation.describe(checkpoint.quantization)
+        raise UsageError(
+            f"--quant {options.quant}: {options.model} is quantised already ({already})", "leave it out"
+        )
+    dtype = choose_dtype(options.dtype, where.device)
+    attention = choose_attention(options.attn, where.device, dtype)
     with _quiet():
         processor = _read_processor(checkpoint)
-        thinker = _read_thinker(
-            family, checkpoint, options.model, dtype=dtype, attn_implementation=attention, device_map=device_map
-        )
+        thinker = _read_thinker(family, checkpoint, options, where, dtype=dtype, attention=attention)
         _add_generation_config(thinker, checkpoint.folder)
+    quantisation.settle(thinker)
+    model = family(thinker.eval(), processor, spec)
+    quantised = None if checkpoint.quantization is None else quantisation.describe(checkpoint.quantization)
     return LoadedModel(
-        model=family(thinker.eval(), processor, spec),
+        model=model,
         model_id=options.model,
         revision=checkpoint.revision,
         weights="checkpoint",
-        dtype=str(dtype).removeprefix("torch."),
-        device=options.device_map or str(device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=placement.where(thinker, where),
         attention=attention,
         note=checkpoint.settings.note,
         folder=checkpoint.folder,
+        quant=quantised if options.quant == "none" else options.quant,
     )
 
 
-def _read_thinker(family: type[OmniModel], checkpoint: Checkpoint, name: str, **keywords: Any) -> Any:
+def _tie_head(config: dict[str, Any], text: Config, weights: dict[str, Any], *, on_disk: bool) -> None:
+    """See that a head that is not in the checkpoint is the embedding, where the config says so.
+
+    Transformers reads that from the thinker's config alone, and does not find a tied head on disk: there the head
+    has weights of its own, which are the same.
+    """
+    if HEAD in weights or True not in (config.get(TIED), text.get(TIED)):
+        return
+    own = on_disk and EMBEDDING in weights
+    if own:
+        weights[HEAD] = weights[EMBEDDING]
+    config[TIED] = not own
+
+
+def _config_to_load(
+    family: type[OmniModel], checkpoint: Checkpoint, weights: dict[str, Any], name: str, *, on_disk: bool
+) -> Any:
+    """The thinker's config for transformers, with what it would look for in other places."""
+    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    text = {key: value for key, value in config.get("text_config", {}).items() if key != "quantization_config"}
+    _tie_head(config, text, weights, on_disk=on_disk)
+    made = _thinker_config(family, {**config, "text_config": text})
+    if checkpoint.quantization is not None:
+        quantisation.check_known(checkpoint.quantization, name)
+        made.quantization_config = quantisation.for_thinker(checkpoint.quantization, PREFIX)
+    return made
+
+
+def _read_thinker(
+    family: type[OmniModel],
+    checkpoint: Checkpoint,
+    options: ModelOptions,
+    where: Placement,
+    *,
+    dtype: torch.dtype,
+    attention: str,
+) -> Any:
     import transformers
 
     weights = _read_weights(checkpoint)
-    try:
-        thinker, info = getattr(transformers, family.thinker_class).from_pretrained(
-            None,
-            config=_thinker_config(family, checkpoint.config),
-            state_dict=weights,
-            output_loading_info=True,
-            **keywords,
-        )
-    except (RuntimeError, ValueError) as error:
-        if isinstance(explain(error), MemoryLimitError):
-            raise
-        hint = "do config.json and the weights belong together?"
-        raise ModelError(f"{name} cannot be loaded: {error}", hint) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{name} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
-            "fetch the checkpoint again",
-        )
+    keywords: dict[str, Any] = {"device_map": where.device_map}
+    if where.max_memory is not None:
+        keywords["max_memory"] = where.max_memory
+    if options.quant != "none":
+        quantisation.check_reach(options.quant, options.model, weights)
+        keywords["quantization_config"] = quantisation.quantization_config(options.quant, dtype)
+    on_disk = where.offload_folder is not None
+    config = _config_to_load(family, checkpoint, weights, options.model, on_disk=on_disk)
+    with placement.offload_folder(where) as folder:
+        if options.quant == "none":  # what is quantised cannot be written there
+            keywords["offload_folder"] = folder
+        try:
+            thinker, info = getattr(transformers, family.thinker_class).from_pretrained(
+                None,
+                config=config,
+                state_dict=weights,
+                output_loading_info=True,
+                dtype=dtype,
+                attn_implementation=attention,
+                **keywords,
+            )
+        except Exception as error:
+            told = _told(error, checkpoint, options, where)
+            if told is None:
+                raise
+            raise told from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ModelError(
+                f"{options.model} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
+                "fetch the checkpoint again",
+            )
+    if folder is not None:
+        removal = weakref.finalize(thinker, shutil.rmtree, folder, ignore_errors=True)
+        if not placement.uses_disk(thinker):
+            removal()
     return thinker
+
+
+def _told(error: Exception, checkpoint: Checkpoint, options: ModelOptions, where: Placement) -> SeatsError | None:
+    """What to tell of an error of ``from_pretrained``; None: the error itself."""
+    name, said = options.model, str(error)
+    if isinstance(explain(error), MemoryLimitError):
+        return None
+    told: SeatsError | None = None
+    if where.spreads and ("offload_folder" in said or "on the CPU or the disk" in said):
+        told = _does_not_fit(options)
+    elif where.offload_folder is not None and (isinstance(error, OSError) or "No space left" in said):
+        told = placement.cannot_write(where.offload_folder, error)
+    elif checkpoint.quantization is not None:
+        told = quantisation.cannot_load(checkpoint.quantization, name, error)
+    elif options.quant != "none":
+        told = ModelError(f"{name} cannot be loaded with --quant {options.quant}: {error}", "load it without")
+    elif isinstance(error, RuntimeError | ValueError):
+        told = ModelError(f"{name} cannot be loaded: {error}", "do config.json and the weights belong together?")
+    return told
+
+
+def _does_not_fit(options: ModelOptions) -> UsageError:
+    limits = "" if options.max_memory is None else f" within --max-memory {options.max_memory}"
+    if options.quant != "none":
+        problem = (
+            f"{options.model} does not fit{limits}, and --quant {options.quant} leaves nothing to CPU or disk"
+        )
+        return UsageError(problem, "leave out --quant, or give it more memory")
+    return UsageError(
+        f"{options.model} does not fit{limits}: some of it would have to go to disk",
+        "name a folder for that: --offload-folder DIR",
+    )
 
 
 def _add_generation_config(thinker: Any, folder: Path) -> None:
@@ -307,6 +366,8 @@ def build_random(options: ModelOptions, family: type[OmniModel], config: Config)
 
     if options.device_map is not None:
         raise UsageError("--device-map places the weights of a checkpoint; random ones are made on one device")
+    if options.quant != "none":
+        raise UsageError(f"--quant {options.quant} quantises the weights of a checkpoint, not random ones")
     spec = family.spec_of(options.model, config)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)

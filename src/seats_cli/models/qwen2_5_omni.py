@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seats_cli.models.base import Config, Encoded, ModelSpec
+from seats_cli.models.base import Config, Encoded, ModelSpec, call
 from seats_cli.models.qwen2_5_omni_config import NAMED, STAND_IN, read_spec
 from seats_cli.models.qwen_omni import QwenOmni
 
@@ -66,10 +66,11 @@ class Qwen25Omni(QwenOmni):
 
         block, vision = self._parts[1].blocks[-1], self.spec.geometry.vision
         unit = vision.merge_size**2
-        hidden = block.norm1(caught["hidden"])
-        query = block.attn.q(hidden).reshape(len(hidden), vision.n_heads, -1)
-        key = block.attn.k(hidden).reshape(len(hidden), vision.n_heads, -1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *caught["position_embeddings"])
+        hidden = call(block.norm1, caught["hidden"])
+        query = call(block.attn.q, hidden).reshape(len(hidden), vision.n_heads, -1)
+        key = call(block.attn.k, hidden).reshape(len(hidden), vision.n_heads, -1)
+        tables = [table.to(query.device) for table in caught["position_embeddings"]]
+        query, key = apply_rotary_pos_emb_vision(query, key, *tables)
         received = attention_received(query, key, [size * unit for size in sizes], block.attn.scaling)
         merged = received.reshape(-1, unit).mean(1)
         order, _ = get_vision_window_index(
@@ -98,9 +99,9 @@ class Qwen25Omni(QwenOmni):
         from seats_cli.models.saliency import attention_received
 
         layer, heads = self._parts[2].layers[-1], self.spec.geometry.audio.n_heads
-        hidden = layer.self_attn_layer_norm(caught["hidden"])
-        query = layer.self_attn.q_proj(hidden).reshape(len(hidden), heads, -1)
-        key = layer.self_attn.k_proj(hidden).reshape(len(hidden), heads, -1)
+        hidden = call(layer.self_attn_layer_norm, caught["hidden"])
+        query = call(layer.self_attn.q_proj, hidden).reshape(len(hidden), heads, -1)
+        key = call(layer.self_attn.k_proj, hidden).reshape(len(hidden), heads, -1)
         frames = [2 * size for size in sizes]
         spare = len(hidden) - sum(frames)  # an odd last frame attends, but no token pools it
         frames[-1] += spare

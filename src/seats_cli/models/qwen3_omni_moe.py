@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from seats_cli.models.base import Config, Encoded, ModelSpec, PixelNorm
+from seats_cli.models.base import Config, Encoded, ModelSpec, PixelNorm, call
 from seats_cli.models.qwen3_omni_moe_config import NAMED, STAND_IN, read_spec
 from seats_cli.models.qwen_omni import QwenOmni
 
@@ -88,9 +88,10 @@ class Qwen3Omni(QwenOmni):
 
         block, vision = self._parts[1].blocks[-1], self.spec.geometry.vision
         unit = vision.merge_size**2
-        hidden = block.norm1(caught["hidden"])
-        query, key, _ = block.attn.qkv(hidden).reshape(len(hidden), 3, vision.n_heads, -1).unbind(1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *caught["position_embeddings"])
+        hidden = call(block.norm1, caught["hidden"])
+        query, key, _ = call(block.attn.qkv, hidden).reshape(len(hidden), 3, vision.n_heads, -1).unbind(1)
+        tables = [table.to(query.device) for table in caught["position_embeddings"]]
+        query, key = apply_rotary_pos_emb_vision(query, key, *tables)
         received = attention_received(query, key, [size * unit for size in sizes], block.attn.scaling)
         return received.reshape(-1, unit).mean(1)
 
@@ -113,7 +114,7 @@ class Qwen3Omni(QwenOmni):
         from seats_cli.models.saliency import attention_received
 
         layer, heads = self._parts[2].layers[-1], self.spec.geometry.audio.n_heads
-        hidden = layer.self_attn_layer_norm(caught["hidden"])
-        query = layer.self_attn.q_proj(hidden).reshape(len(hidden), heads, -1)
-        key = layer.self_attn.k_proj(hidden).reshape(len(hidden), heads, -1)
+        hidden = call(layer.self_attn_layer_norm, caught["hidden"])
+        query = call(layer.self_attn.q_proj, hidden).reshape(len(hidden), heads, -1)
+        key = call(layer.self_attn.k_proj, hidden).reshape(len(hidden), heads, -1)
         return attention_received(query, key, sizes, layer.self_attn.scaling)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from seats_cli.errors import UsageError
 from seats_cli.layout import VideoGrids
-from seats_cli.models.base import OmniModel, PixelNorm, check_plain_text, place_of
+from seats_cli.models.base import OmniModel, PixelNorm, call, check_plain_text
 
 if TYPE_CHECKING:
     import torch
@@ -84,13 +84,13 @@ class QwenOmni(OmniModel):
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [S, D] of int64 ids [S]."""
-        embeddings: torch.Tensor = self._parts[0].embed_tokens(ids)
+        embeddings: torch.Tensor = call(self._parts[0].embed_tokens, ids)
         return embeddings
 
     def rope(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rope:
         """Interleaved 3-D rotary tables; they depend on the positions alone."""
-        cos, sin = self._parts[0].rotary_emb(hidden, positions[:, None, :])
-        return cos, sin
+        cos, sin = call(self._parts[0].rotary_emb, hidden, positions[:, None, :])
+        return cos.to(hidden.device), sin.to(hidden.device)
 
     def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
         """One decoder layer. Without a mask sdpa and flash attention are causal by themselves."""
@@ -105,11 +105,11 @@ class QwenOmni(OmniModel):
 
         layer: Any = self.layers[index]
         attn, text = layer.self_attn, self.spec.geometry.text
-        normed = layer.input_layernorm(hidden)
-        key = attn.k_proj(normed).view(1, -1, text.n_kv_heads, text.head_dim)
-        query = attn.q_proj(normed[:, -1:]).view(1, 1, text.n_heads, text.head_dim)
+        normed = call(layer.input_layernorm, hidden)
+        key = call(attn.k_proj, normed).view(1, -1, text.n_kv_heads, text.head_dim)
+        query = call(attn.q_proj, normed[:, -1:]).view(1, 1, text.n_heads, text.head_dim)
         if text.qk_norm:
-            query, key = attn.q_norm(query), attn.k_norm(key)
+            query, key = call(attn.q_norm, query), call(attn.k_norm, key)
         query, key = query.transpose(1, 2), key.transpose(1, 2)
         cos, sin = rope
         key = key * cos[:, None] + _rotate_half(key) * sin[:, None]
@@ -121,7 +121,7 @@ class QwenOmni(OmniModel):
     def last_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [vocab] of the last position only."""
         norm, head = self._parts[0].norm, self.thinker.lm_head
-        logits: torch.Tensor = head(norm(hidden[:, -1:].to(place_of(norm))).to(place_of(head)))
+        logits: torch.Tensor = call(head, call(norm, hidden[:, -1:]))
         return logits[0, 0]
 
     @property
