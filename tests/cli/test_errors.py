@@ -100,7 +100,6 @@ def test_a_schedule_that_cannot_be_is_known_before_a_model_is_sought(
     ("name", "word"),
     [
         ("missing.mp4", "no such file"),
-        (".", "a directory"),
         ("empty.mp4", "empty"),
         ("http://example.org/a.mp4", "only local files"),
         ("/dev/null", "not a regular file"),
