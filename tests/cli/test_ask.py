@@ -347,3 +347,49 @@ def test_a_quantising_package_that_is_not_here(seats, clips, checkpoint, monkeyp
     assert ended.complaint == "--quant bnb-8bit needs bitsandbytes, which is not installed"
     assert ended.hint == "pip install 'seats-cli[bnb]'"
     assert seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--quant", "none", "-q").code == 0
+
+
+@pytest.fixture
+def shelf(tmp_path, clips):
+    """Two clips, one of them in a folder, and what is none."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "clip2.mp4").symlink_to(clips / "clip.mp4")
+    (tmp_path / "more" / "clip10.mp4").symlink_to(clips / "silent.mp4")
+    (tmp_path / "notes.txt").write_text("none")
+    return tmp_path
+
+
+def asked(ended):
+    return [line.split("\t")[0] for line in ended.out.splitlines()]
+
+
+def test_folders_and_patterns_stand_for_their_clips(ask, shelf):
+    flat, deep = str(shelf / "clip2.mp4"), str(shelf / "more" / "clip10.mp4")
+    assert asked(ask(shelf, "What?")) == [flat], "a line, however few there are"
+    assert asked(ask(shelf, "What?", "--recursive")) == [flat, deep]
+    assert asked(ask(f"{shelf}/**/*.mp4", "What?")) == [flat, deep]
+    assert asked(ask(deep, shelf, "What?", "-r")) == [deep, flat, deep], "what is named twice is asked twice"
+
+
+def test_folders_and_patterns_without_clips_are_said_before_a_model_is_sought(seats, shelf):
+    none = ["--model", "none/such", "--offline"]
+    for given, word in (
+        (shelf / "*.flac", "nothing matches"),
+        (shelf / "nowhere" / "*", "nothing matches"),
+        (shelf / "more" / "..", None),
+    ):
+        ended = seats("ask", given, "What?", *none)
+        assert ended.code == (2 if word else 4)
+        assert not word or (word in ended.complaint and str(given) in ended.complaint)
+    (shelf / "clip2.mp4").unlink()
+    ended = seats("ask", shelf, "What?", *none)
+    assert (ended.code, "no media files" in ended.complaint, "-r" in ended.hint) == (2, True, True)
+    ended = seats("ask", shelf / "more", shelf, *none)
+    assert (ended.code, "is a folder" in ended.complaint) == (2, True)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(ask, tmp_path, clips):
+    odd = tmp_path / "clip[1].mp4"
+    odd.symlink_to(clips / "clip.mp4")
+    ended = ask(odd, "What?")
+    assert (ended.code, "\t" in ended.out) == (0, False)

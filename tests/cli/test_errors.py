@@ -145,7 +145,6 @@ def test_a_schedule_that_a_model_cannot_have_is_said_once_when_it_is_loaded(seat
     ("name", "word"),
     [
         ("missing.mp4", "no such file"),
-        (".", "a directory"),
         ("empty.mp4", "empty"),
         ("http://example.org/a.mp4", "only local files"),
         ("/dev/null", "not a regular file"),

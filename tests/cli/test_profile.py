@@ -100,7 +100,7 @@ def test_analytic_of_what_leaves_the_late_layers_their_tokens(seats, arguments, 
 
 def test_analytic_on_a_clip_and_a_folder_without_weights(seats, checkpoint, clips, tmp_path):
     shutil.copy(checkpoint / "config.json", tmp_path)
-    found = found_in(seats("profile", clips / "silent.mp4", "--analytic", "--json", "-m", tmp_path, "-r", "0.2"))
+    found = found_in(seats("profile", clips / "silent.mp4", "--analytic", "--json", "-m", tmp_path, "-R", "0.2"))
     check(found["media"], MEDIA)
     assert found["media"]["path"] == str(clips / "silent.mp4")
     assert found["media"]["frames"] == found["workload"]["frames"] == 8

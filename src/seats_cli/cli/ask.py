@@ -45,7 +45,8 @@ def ask(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="MEDIA... QUESTION", help="Clips (- for a list of paths on stdin), then the question."
+            metavar="MEDIA... QUESTION",
+            help="Clips, folders of them, patterns, or - for a list of paths on stdin; then the question.",
         ),
     ],
     loading: ModelOptions,
@@ -84,6 +85,9 @@ def ask(
         bool,
         opt.option("--null", "-0", panel=opt.OUTPUT, help="The list on stdin ends each path with NUL."),
     ] = False,
+    recursive: Annotated[
+        bool, opt.option("--recursive", "-r", panel=opt.OUTPUT, help="Look into folders of folders too.")
+    ] = False,
     quiet: Annotated[
         bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No report and no notices on stderr.")
     ] = False,
@@ -94,7 +98,7 @@ def ask(
     The answer goes to stdout, the report to stderr. Several clips give one line each: path, tab, answer.
     """
     selection = dataclasses.replace(selection, trr=trr)
-    inputs = split_inputs(arguments, null=null)
+    inputs = split_inputs(arguments, null=null, recursive=recursive)
     output = Output(
         as_json=as_json,
         detail=report,

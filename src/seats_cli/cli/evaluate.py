@@ -129,7 +129,7 @@ def evaluate(
         str | None,
         opt.option(
             "--trr",
-            "-r",
+            "-R",
             panel=opt.SELECTION,
             metavar="<numbers>",
             show_default=str(DEFAULT_TRR),

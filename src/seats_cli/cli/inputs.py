@@ -1,7 +1,8 @@
-"""``MEDIA... QUESTION``: which of the arguments are clips, and the clips that come on stdin."""
+"""``MEDIA... QUESTION``: which of the arguments are clips, what folders and patterns stand for, and stdin."""
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from dataclasses import dataclass
@@ -27,14 +28,15 @@ class Inputs:
     many: bool
 
 
-def split_inputs(arguments: list[str], *, null: bool) -> Inputs:
+def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False) -> Inputs:
     """Tell the clips from the question: the question comes last.
 
     ``-`` among the clips stands for a list of paths on stdin, one a line; with ``null`` they end with NUL, and a
-    ``-`` is understood where none is given.
+    ``-`` is understood where none is given. A folder stands for the media files in it, with ``recursive`` also for
+    those in its folders; a pattern that the shell left alone for what it matches.
 
     Raises:
-        UsageError: No clip, no question, or a list that cannot be read.
+        UsageError: No clip, no question, a list that cannot be read, or a folder or pattern without a media file.
     """
     *clips, question = arguments
     if null and STDIN not in clips:
@@ -43,17 +45,43 @@ def split_inputs(arguments: list[str], *, null: bool) -> Inputs:
         raise UsageError("give at least one clip, then a question", EXAMPLE)
     if not question.strip():
         raise UsageError("the question is empty", EXAMPLE)
-    if os.path.isfile(question):
-        raise UsageError(f"the last argument is the question, and {question} is a file", EXAMPLE)
+    if os.path.exists(question):
+        kind = "folder" if os.path.isdir(question) else "file"
+        raise UsageError(f"the last argument is the question, and {question} is a {kind}", EXAMPLE)
     if "" in clips:
         raise UsageError("the path of a clip is empty", EXAMPLE)
     if clips.count(STDIN) > 1:
         raise UsageError("- is given twice; stdin can be read once")
-    many = len(clips) > 1 or STDIN in clips
-    if STDIN in clips:
-        place = clips.index(STDIN)
-        clips[place : place + 1] = _read_list(null)
-    return Inputs(tuple(clips), question, many)
+    many = len(clips) > 1 or STDIN in clips or any(map(_stands_for_others, clips))
+    found = [path for clip in clips for path in (_read_list(null) if clip == STDIN else _meant(clip, recursive))]
+    return Inputs(tuple(found), question, many)
+
+
+def _stands_for_others(clip: str) -> bool:
+    return os.path.isdir(clip) or (not os.path.lexists(clip) and glob.has_magic(clip))
+
+
+def _meant(clip: str, recursive: bool) -> list[str]:
+    """The clips that an argument stands for; mostly itself, be it there or not."""
+    if not _stands_for_others(clip):
+        return [clip]
+    from seats_cli.media.folders import matching, media_in
+
+    try:
+        if os.path.isdir(clip):
+            found, kind = media_in(clip, recursive=recursive), "folder"
+        else:
+            found, kind = matching(clip, recursive=recursive), "pattern"
+    except OSError as error:
+        raise UsageError(f"{error.filename or clip} cannot be read: {error.strerror or error}") from None
+    if found:
+        return found
+    if kind == "pattern":
+        raise UsageError(f"nothing matches {clip}", "** stands for any number of folders")
+    deeper = "" if recursive else "; -r looks into its folders too"
+    raise UsageError(
+        f"the folder {clip} has no media files", f"looked for names such as clip.mp4, sound.wav{deeper}"
+    )
 
 
 def _read_list(null: bool) -> list[str]:

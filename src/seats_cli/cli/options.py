@@ -219,7 +219,7 @@ Trr = Annotated[
     float,
     option(
         "--trr",
-        "-r",
+        "-R",
         panel=SELECTION,
         env="SEATS_TRR",
         **NUMBER,

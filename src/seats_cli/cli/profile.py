@@ -154,7 +154,7 @@ def profile(
         list[float] | None,
         opt.option(
             "--trr",
-            "-r",
+            "-R",
             panel=opt.SELECTION,
             show_default="0.35 0.25 0.15 0.1",
             **opt.NUMBER,
