@@ -78,9 +78,7 @@ def ask(
         bool,
         opt.option("--null", "-0", panel=opt.OUTPUT, help="The list on stdin ends each path with NUL."),
     ] = False,
-    quiet: Annotated[
-        bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No report and no notices on stderr.")
-    ] = False,
+    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Answer a question about one clip, or about each of several.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import ModelOptions
-from seats_cli.errors import MemoryLimitError, ModelError, UsageError, explain
+from seats_cli.errors import MemoryLimitError, ModelError, UsageError, counted, explain
 from seats_cli.models import family_of, named_architecture
 from seats_cli.models.base import Config, OmniModel
 from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
@@ -87,7 +87,7 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
     except RuntimeError:
         raise UsageError(f"{option} {name!r} is not a device", "try auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{option} {name}: {torch.cuda.device_count()} GPUs here", "see: seats doctor")
+        raise UsageError(f"{option} {name}: {counted(torch.cuda.device_count(), 'GPU')} here", "see: seats doctor")
     try:
         holds_data = not torch.empty(1, device=device).is_meta
     except (RuntimeError, AssertionError, NotImplementedError):  # not built for it, or no driver
@@ -275,7 +275,7 @@ def _read_thinker(family: type[OmniModel], checkpoint: Checkpoint, name: str, **
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"{name} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
+            f"{name} lacks {counted(len(missing), 'weight')} of the thinker, {missing[0]} for one",
             "fetch the checkpoint again",
         )
     return thinker
