@@ -18,6 +18,7 @@ from seats_cli.errors import (
     SeatsError,
     SomeFailedError,
     UsageError,
+    counted,
     explain,
 )
 
@@ -151,3 +152,7 @@ def test_users_may_catch_all_or_one() -> None:
     for kind in (UsageError, MediaError, ModelError, MemoryLimitError, SomeFailedError, InterruptedRunError):
         with pytest.raises(SeatsError):
             raise kind("x")
+
+
+def test_one_is_one_and_the_rest_are_many() -> None:
+    assert [counted(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "render": {"errors", "config", "cost", "report"},
     "api": {"errors", "config", "report", "media", "models", "engine", "dataset", "evaluation", "probing"},
     "__init__": {"errors", "config", "report", "probing", "api"},
-    "training": {"config", "layout", "media", "models", "world"},
+    "training": {"config", "errors", "layout", "media", "models", "world"},
     "cli": {
         *("__init__", "api", "config", "cost", "engine", "errors", "layout", "media", "models", "render"),
         *("outputs", "report", "selection", "timing", "dataset", "evaluation", "probing", "statistics", "world"),

@@ -101,7 +101,7 @@ def test_a_shallow_model_has_no_schedule() -> None:
 
 
 def test_nothing_to_show() -> None:
-    with pytest.raises(SomeFailedError, match="all 7 questions failed"):
+    with pytest.raises(SomeFailedError, match="every question failed, 7 in all"):
         report_of([], rows=7)
 
 

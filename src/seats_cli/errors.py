@@ -86,6 +86,11 @@ _FOREIGN: dict[str, tuple[type[SeatsError], str]] = {
 }
 
 
+def counted(n: int, what: str) -> str:
+    """``1 clip``, ``2 clips``."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def explain(error: BaseException) -> SeatsError:
     """Turn any exception into one the user can be shown.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seats_cli.errors import counted
 from seats_cli.report import SCHEMA_VERSION, Choice, JsonRecord, ModelInfo, Versions
 from seats_cli.statistics import (
     Interval,
@@ -237,7 +238,7 @@ def _warnings(outcomes: Mapping[str, Sequence[Outcome]]) -> tuple[str, ...]:
     if not rows:
         return ()
     first = rows[min(rows)]
-    many = f"{len(rows)} rows have warnings" if len(rows) > 1 else "1 row has warnings"
+    many = f"{counted(len(rows), 'row')} {'has' if len(rows) == 1 else 'have'} warnings"
     return (f"{many}, the first: {first.media}: {first.warnings[0]}",)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seats_cli.dataset import Question
-from seats_cli.errors import SomeFailedError, UsageError
+from seats_cli.errors import SomeFailedError, UsageError, counted
 from seats_cli.report import SCHEMA_VERSION, JsonRecord, ModelInfo, Versions
 from seats_cli.selection.proposal import propose
 from seats_cli.selection.schedule import SelectionPreset
@@ -78,7 +78,7 @@ class ProbeReport(JsonRecord):
         full, unseen = self.curves[DECISIVE][-1], self.curves[DECISIVE][0]
         return (
             f"written by seats probe {self.versions.seats} for {self.model.id}",
-            f"{self.n} questions of {self.file}: {100 * full.accuracy:.1f} % right with everything, "
+            f"{counted(self.n, 'question')} of {self.file}: {100 * full.accuracy:.1f} % right with everything, "
             f"{100 * unseen.accuracy:.1f} % with the text alone; tolerance {self.tolerance:g}",
             *self.proposal.notes,
         )
@@ -143,7 +143,7 @@ def summarise(
         SomeFailedError: Every question failed.
     """
     if not outcomes:
-        raise SomeFailedError(f"all {rows} questions failed: there is nothing to show")
+        raise SomeFailedError(f"every question failed, {rows} in all: there is nothing to show")
     curves = {name: curve_of([found[name] for found in outcomes]) for name in CURVES}
     found = propose([point.accuracy for point in curves[DECISIVE]], tolerance)
     return ProbeReport(

@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
+from seats_cli.errors import counted
 from seats_cli.report import MediaInfo, ModelInfo, ProfileReport, Report, SelectionInfo, SettingReport, TokenCounts
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -290,7 +291,7 @@ def _short(report: Report, width: int) -> list[Text]:
         f"first token {human_seconds(report.seconds.first_token)}",
     ]
     if n := len(report.warnings):
-        parts.append(Text(f"{n} warning{'s' * (n > 1)}", style="yellow"))
+        parts.append(Text(counted(n, "warning"), style="yellow"))
     return flow(parts, width)
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from seats_cli.cli import doctor
+from seats_cli.report import SCHEMA_VERSION
 from tests.cli.contract import ASK, check
 
 
@@ -50,7 +51,9 @@ def test_demo_answers_three_questions_rightly_with_all_tokens_and_with_few(seats
 
 def test_demo_in_json_and_a_clip_to_save(seats, scratch):
     ended = seats("demo", "--json", "--save", "saved.mp4")
-    reports = json.loads(ended.out)["reports"]
+    shown = json.loads(ended.out)
+    assert (shown["schema_version"], shown["command"]) == (SCHEMA_VERSION, "demo")
+    reports = shown["reports"]
     assert len(reports) == 6
     for report in reports:
         check(report, ASK)

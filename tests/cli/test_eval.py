@@ -269,7 +269,9 @@ def test_labels_that_one_token_cannot_tell_apart_are_named_by_their_line(evaluat
 def test_all_rows_failed(evaluate, write):
     ended = evaluate(write(row("What?", "none.mp4")), "--method", "seats,full")
     assert ended.code == 6
-    # Columns in which nothing is known are left out.
+    assert "1 of 1 answer failed" in evaluate(write(row("What?", "none.mp4"))).err
+    # Columns in which nothing is known are left out, and what is said of them.
+    assert "seconds" not in ended.out
     assert re.search(r"^setting +n +failed$", ended.out, re.M)
     assert re.search(r"^seats trr=0\.1 +0 +1$", ended.out, re.M)
 

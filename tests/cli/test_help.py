@@ -184,3 +184,9 @@ def test_the_completion_script_of_a_shell(seats, monkeypatch, shell, sign):
 def test_the_names_on_the_command_line_are_those_there_are():
     assert set(get_args(MethodName)) == set(METHODS)
     assert set(KNOWN_MODELS) == {SHIPPED_MODEL, *(name for family in FAMILIES.values() for name in family.named)}
+
+
+@pytest.mark.parametrize("command", ["ask", "eval", "probe", "profile"])
+def test_quiet_means_the_same_everywhere(seats, command):
+    lines = [" ".join(line.split()) for line in seats(command, "--help").out.splitlines()]
+    assert "-q, --quiet Nothing but errors on stderr." in lines

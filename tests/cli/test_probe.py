@@ -137,7 +137,17 @@ def test_a_clip_that_fails_is_named_and_left_out(probe, write):
     assert "1 of 5 questions failed" in ended.err
     nothing = probe(write(row(5, "text.mp4")), "-q")
     assert (nothing.code, nothing.out) == (6, "")
-    assert "all 1 questions failed" in nothing.err
+    assert "every question failed, 1 in all" in nothing.err
+
+
+def test_one_is_one(probe, write, tmp_path):
+    schedule = tmp_path / "schedule.toml"
+    ended = probe(write(row(1)), "-o", schedule)
+    for text in (ended.out, schedule.read_text()):
+        assert "1 question " in text
+        assert "1 questions" not in text
+    assert "1 clip " in ended.out
+    assert "1 of 2 questions failed" in probe(write(row(1), row(5, "text.mp4")), "-q").err
 
 
 def test_quiet_says_nothing_but_the_result(probe, write, tmp_path):

@@ -28,7 +28,7 @@ def test_a_set_is_written_and_its_questions_are_named(seats, tmp_path):
     assert ended.code == 0
     path = tmp_path / "new" / "set" / "questions.jsonl"
     assert ended.out == f"{path}\n"
-    assert ended.err == "seats: 2 clips, a question about each\n"
+    assert ended.err == "seats: 2 clips and 2 questions\n"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["media"] for row in rows] == ["7-00000.mkv", "7-00001.mkv"]
     assert {"id", "media", "question", "answer", "category", "scene"} == set(rows[0])
@@ -42,7 +42,7 @@ def test_by_default_it_is_200_mp4_of_seed_7_with_a_line_now_and_then(seats, tmp_
     assert len(list(tmp_path.glob("7-*.mp4"))) == 200
     assert ended.err.splitlines() == [
         *(f"seats: {done} of 200 clips" for done in (50, 100, 150)),
-        "seats: 200 clips, a question about each",
+        "seats: 200 clips and 200 questions",
     ]
 
 
@@ -121,8 +121,9 @@ def test_questions_of_others_are_left_alone(seats, tmp_path, monkeypatch, conten
 
 def test_its_own_questions_are_written_again(seats, tmp_path, monkeypatch):
     quick(monkeypatch)
-    for n in (1, 3, 2):
-        assert seats("synth", "--n", n, "--out", tmp_path).code == 0
+    for n, told in ((1, "1 clip and 1 question"), (3, "3 clips and 3 questions"), (2, "2 clips and 2 questions")):
+        ended = seats("synth", "--n", n, "--out", tmp_path)
+        assert (ended.code, ended.err) == (0, f"seats: {told}\n")
         assert len((tmp_path / "questions.jsonl").read_text().splitlines()) == n
 
 

@@ -180,7 +180,7 @@ class Learner:
         self.model.thinker.load_state_dict({k: v for k, v in state.items() if not k.startswith("heads.")})
 
     def train(self, pool, **more) -> int:
-        small = {"seconds": 1e9, "n_tokens": 700, "n_questions": 4, "peak_rate": 0.02, "log": lambda _: None}
+        small = {"n_tokens": 700, "n_questions": 4, "peak_rate": 0.02, "log": lambda _: None}
         return train(self.model, self.heads, pool, pool[:2], **(small | more))
 
     @torch.no_grad()
@@ -223,10 +223,11 @@ def test_going_on_gives_the_same_bits_as_never_having_stopped(loaded, features):
     assert_same(resumed.state(), whole.state())
 
 
-def test_it_stops_when_the_time_is_up(loaded, features):
+def test_it_stops_when_it_is_told_to(loaded, features):
     learner, saved = Learner(loaded), []
     before = learner.state()
-    step = learner.train(features, n_steps=9, seconds=0, first_step=3, save=lambda step, _: saved.append(step))
+    known = {"n_steps": 9, "first_step": 3, "save": lambda step, _: saved.append(step)}
+    step = learner.train(features, stop=lambda: True, **known)
     assert (step, saved) == (3, [3])
     assert_same(learner.state(), before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from seats_cli.api import Seats
 from seats_cli.training import __main__ as program
+from seats_cli.training import language
 from seats_cli.training.model import hub_name
 from seats_cli.training.pool import PoolSpec
 from seats_cli.training.run import LanguageStage, Recipe, Run
@@ -92,8 +94,10 @@ def test_a_run_can_begin_with_finished_encoders(done, tmp_path):
     }
     encoders = {name for name in same if "visual." in name or "audio_tower." in name}
     assert encoders == {name for name, alike in same.items() if alike}
-    # What the run remembers counts for more.
-    assert Run(folder, TINY, quiet, encoders="nowhere").state["stage"] == 3
+    # What the run remembers counts for more, and that is said.
+    said = []
+    assert Run(folder, TINY, said.append, encoders="nowhere").state["stage"] == 3
+    assert said == [f"--encoders nowhere is not used: this run goes on from {folder / 'state.pt'}"]
 
 
 def test_a_run_that_is_done_stays_done(done):
@@ -108,6 +112,53 @@ def test_the_program_says_whether_it_is_done(done, monkeypatch, capsys):
     threads = torch.get_num_threads()
     assert program.main([str(done[0]), "--minutes", "1", "--workers", "1", "--threads", str(threads)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"done: {done[0] / 'checkpoint'}"
+
+
+def test_ctrl_c_is_saved_and_is_130(done, tmp_path, monkeypatch, capsys):
+    """In the second step of the last stage: it is finished, and going on gives the same bits."""
+    folder, _ = done
+    (tmp_path / "clips").symlink_to(folder / "clips")
+    monkeypatch.setattr(program, "Recipe", lambda: TINY)
+    monkeypatch.setattr(program, "Run", lambda folder, _, log, __: new_run(folder, log))
+    real, steps = language._learn, []
+
+    def learn(*arguments):
+        steps.append(1)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(language, "_learn", learn)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        arguments = [str(tmp_path), "--workers", "1", "--threads", str(torch.get_num_threads())]
+        assert program.main(arguments) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    shown = capsys.readouterr()
+    assert shown.err == "interrupted: run the same command again to go on\n"
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert (state["stage"], state["step"]) == (2, 1)
+    assert program.main(arguments) == 0
+    one, other = (path / "checkpoint" / "model.safetensors" for path in (folder, tmp_path))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_ctrl_c_outside_of_steps_is_130_too(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "Recipe", lambda: TINY)
+    monkeypatch.setattr(Run, "make_clips", interrupted)
+    assert program.main([str(tmp_path), "--threads", str(torch.get_num_threads())]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_help_says_what_the_minutes_are(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert "of training steps" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_recipes_pools_share_no_clip_and_leave_low_seeds_to_evaluation():

@@ -115,14 +115,14 @@ def test_going_on_gives_the_same_bits_as_never_having_stopped(words, pieces):
     assert_same(second.state(), whole.state())
 
 
-def test_it_stops_when_the_time_is_up(words, pieces):
+def test_it_stops_when_it_is_told_to(words, pieces):
     learner, saved = Learner(words), []
     step = warm_up(
         learner.thinker,
         learner.heads,
         pieces,
         9,
-        seconds=0,
+        stop=lambda: True,
         first_step=3,
         save=lambda step, _: saved.append(step),
         **SMALL,

@@ -88,9 +88,7 @@ def ask(
     recursive: Annotated[
         bool, opt.option("--recursive", "-r", panel=opt.OUTPUT, help="Look into folders of folders too.")
     ] = False,
-    quiet: Annotated[
-        bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No report and no notices on stderr.")
-    ] = False,
+    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Answer a question about one clip, or about each of several.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from seats_cli.cli.console import NOBODY_READS, cell, fail, harmless, notice, one_line, show, whisper, write
 from seats_cli.cli.inputs import Inputs
-from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, explain
+from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, counted, explain
 
 if TYPE_CHECKING:
     from seats_cli.api import Seats
@@ -143,7 +143,7 @@ def answer_each(seats: Seats, inputs: Inputs, output: Output) -> int:
     """
     failed = 0
     if not output.quiet:
-        notice(f"{len(inputs.clips)} clips" if len(inputs.clips) > 1 else "1 clip")
+        notice(counted(len(inputs.clips), "clip"))
     for path in inputs.clips:
         try:
             report = _ask(seats, path, inputs.question, output, many=True)
@@ -159,5 +159,5 @@ def answer_each(seats: Seats, inputs: Inputs, output: Output) -> int:
         if report.finish_reason == "interrupted":
             raise InterruptedRunError("interrupted")
     if failed:
-        raise SomeFailedError(f"{failed} of {len(inputs.clips)} clips failed")
+        raise SomeFailedError(f"{failed} of {counted(len(inputs.clips), 'clip')} failed")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seats_cli.errors import counted
 from seats_cli.outputs import cannot_write, whole
 from seats_cli.probing import CURVES, DECISIVE
 from seats_cli.render import plain
@@ -124,8 +125,8 @@ def _head(canvas: _Canvas, report: ProbeReport) -> None:
         canvas.dot((x + 17, 64), COLOURS[name], 4.5)
         canvas.text((x + 42, 64), name, size=18, anchor="lm")
         x += 130
-    counted = f"{report.n} questions; the band: 95 % interval of {DECISIVE}"
-    canvas.text((WIDTH - RIGHT, 64), counted, size=18, anchor="rm", colour=PALE)
+    about = f"{counted(report.n, 'question')}; the band: 95 % interval of {DECISIVE}"
+    canvas.text((WIDTH - RIGHT, 64), about, size=18, anchor="rm", colour=PALE)
 
 
 def draw_chart(report: ProbeReport, path: Path) -> None:

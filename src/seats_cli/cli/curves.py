@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from seats_cli.errors import counted
 from seats_cli.probing import CURVES, DECISIVE
 from seats_cli.render import (
     NOTHING,
@@ -100,14 +101,14 @@ def _layers(drops: Sequence[int]) -> str:
 def _probe(report: ProbeReport, width: int) -> list[Text]:
     found = report.proposal
     lines = flow(["seats probe", *model_parts(report.model)], width, "  ")
-    counted = [
-        f"{report.n} questions",
-        f"{report.clips} clip{'s' * (report.clips != 1)}",
-        f"{report.layers} layers",
+    about = [
+        counted(report.n, "question"),
+        counted(report.clips, "clip"),
+        counted(report.layers, "layer"),
     ]
-    counted += [f"{report.failed} failed"] if report.failed else []
-    counted += [f"category {plain(name)}" for name in report.categories]
-    lines += [*flow([plain(report.file), *counted], width, "  "), text_line()]
+    about += [f"{report.failed} failed"] if report.failed else []
+    about += [f"category {plain(name)}" for name in report.categories]
+    lines += [*flow([plain(report.file), *about], width, "  "), text_line()]
     chart = chart_lines(report.curves, found.drop_before_layer, width)
     lines += [*chart, text_line()] if chart else []
     header = ["removed before", *CURVES, f"95 % of {DECISIVE}"]

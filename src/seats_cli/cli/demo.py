@@ -104,6 +104,7 @@ def demo(
     from seats_cli.config import SelectionOptions
     from seats_cli.dataset import read_questions
     from seats_cli.render import render_report
+    from seats_cli.report import SCHEMA_VERSION
 
     selection = SelectionOptions(trr=trr)
     if save is not None:
@@ -111,7 +112,7 @@ def demo(
     asked = _ask(read_questions(demo_folder() / "questions.jsonl"), selection)
     if as_json:
         reports = [json.loads(report.to_json()) for _, *both in asked for report in both]
-        write(json.dumps({"command": "demo", "reports": reports}) + "\n")
+        write(json.dumps({"schema_version": SCHEMA_VERSION, "command": "demo", "reports": reports}) + "\n")
     else:
         for question, full, few in asked:
             write(f"{question.text}\t{full.answer}\t{few.answer}\n")

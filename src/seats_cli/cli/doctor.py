@@ -10,6 +10,7 @@ from seats_cli import __version__
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
 from seats_cli.cli.console import one_line, write
+from seats_cli.errors import counted
 
 Rows = list[tuple[str, str]]
 
@@ -105,7 +106,7 @@ def _models() -> Rows:
     except CacheNotFound:
         cached = []
     rows = [
-        (r.repo_id, f"{r.size_on_disk_str}, {len(r.revisions)} revision{'s' * (len(r.revisions) != 1)}")
+        (r.repo_id, f"{r.size_on_disk_str}, {counted(len(r.revisions), 'revision')}")
         for r in cached
         if "omni" in r.repo_id.lower()
     ]

@@ -18,7 +18,7 @@ from seats_cli.cli.rows import OutcomeFile
 from seats_cli.cli.settings import DEFAULT_METHOD, DEFAULT_TRR, settings_of, shared_options
 from seats_cli.cli.workload import check_selection
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
-from seats_cli.errors import InterruptedRunError, SomeFailedError, UsageError
+from seats_cli.errors import InterruptedRunError, SomeFailedError, UsageError, counted
 
 if TYPE_CHECKING:
     from seats_cli.api import Seats
@@ -164,9 +164,7 @@ def evaluate(
         int | None, opt.option("--limit", panel=opt.OUTPUT, **opt.WHOLE, help="The first so many rows.")
     ] = None,
     as_json: opt.AsJson = False,
-    quiet: Annotated[
-        bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No progress and no notices on stderr.")
-    ] = False,
+    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Measure accuracy on questions whose answers are known, under one setting or several.
@@ -210,5 +208,6 @@ def _show(report: EvalReport, *, as_json: bool, quiet: bool) -> int:
 
         show(render_scores(report), stderr=False)
     if report.all_failed:
-        raise SomeFailedError(f"{report.all_failed} of {report.rows * len(report.results)} answers failed")
+        asked = counted(report.rows * len(report.results), "answer")
+        raise SomeFailedError(f"{report.all_failed} of {asked} failed")
     return 0

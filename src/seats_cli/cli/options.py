@@ -288,6 +288,7 @@ SelectionSeed = Annotated[
 ]
 
 AsJson = Annotated[bool, option("--json", panel=OUTPUT, help="JSON on stdout, one object on a line.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="Nothing but errors on stderr.")]
 Verbose = Annotated[
     bool, option("--verbose", "-v", panel=OUTPUT, help="Show the trace of errors that were not expected.")
 ]

@@ -16,7 +16,7 @@ from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions
-from seats_cli.errors import SomeFailedError, UsageError
+from seats_cli.errors import SomeFailedError, UsageError, counted
 from seats_cli.outputs import check_output
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ def probe(
         ),
     ] = None,
     as_json: opt.AsJson = False,
-    quiet: Annotated[
-        bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No progress and no notices on stderr.")
-    ] = False,
+    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Remove picture, sound, or both before every layer, and propose where to drop tokens.
@@ -175,5 +173,5 @@ def probe(
 
         show(render_probe(report), stderr=False)
     if report.failed:
-        raise SomeFailedError(f"{report.failed} of {report.rows} questions failed")
+        raise SomeFailedError(f"{report.failed} of {counted(report.rows, 'question')} failed")
     return 0

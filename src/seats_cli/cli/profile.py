@@ -163,7 +163,7 @@ def profile(
     ] = None,
     selection: SelectionOptions,
     as_json: opt.AsJson = False,
-    quiet: Annotated[bool, opt.option("--quiet", "-q", panel=opt.OUTPUT, help="No progress on stderr.")] = False,
+    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Compare the prefill of all tokens with that of SEATS.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from seats_cli.errors import counted
 from seats_cli.render import (
     NOTHING,
     Page,
@@ -77,7 +78,7 @@ def _without(report: EvalReport) -> list[str]:
 
 def _lines(report: EvalReport, width: int) -> list[Text]:
     lines = flow(["seats eval", *model_parts(report.model)], width, "  ")
-    rows = "1 row" if report.rows == 1 else f"{report.rows} rows"
+    rows = counted(report.rows, "row")
     lines += [*flow([plain(report.file), rows, *_without(report)], width, "  "), text_line()]
     header = ["setting", "n", "failed", "right", "95 %", "kept R", "seconds"]
     lines += [*table(*without_empty(header, [_setting_row(r) for r in report.results]), width), text_line()]
@@ -90,7 +91,8 @@ def _lines(report: EvalReport, width: int) -> list[Text]:
         reference = plain(report.paired[0].reference)
         about = f"against {reference}, in points; only : only are right under one alone, p is McNemar's, exact"
         lines.append(text_line(about, style="dim"))
-    lines.append(text_line("seconds: median of selection, prefill and answer of a row", style="dim"))
+    if any(result.seconds is not None for result in report.results):
+        lines.append(text_line("seconds: median of selection, prefill and answer of a row", style="dim"))
     return lines + warning_lines(report.warnings)
 
 

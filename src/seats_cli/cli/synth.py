@@ -9,7 +9,7 @@ from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, write
 from seats_cli.cli.progress import Progress
-from seats_cli.errors import SeatsError, UsageError
+from seats_cli.errors import SeatsError, UsageError, counted
 from seats_cli.outputs import check_output
 
 Container = Literal["mp4", "mkv", "mov", "webm"]
@@ -79,6 +79,6 @@ def synth(
             raise SeatsError("a process that makes clips was ended", "run again with fewer --jobs") from None
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    notice(f"{n} clips, a question about each")
+    notice(f"{counted(n, 'clip')} and {counted(n, 'question')}")
     write(f"{path}\n")
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import ModelOptions
-from seats_cli.errors import MemoryLimitError, ModelError, SeatsError, UsageError, explain
+from seats_cli.errors import MemoryLimitError, ModelError, SeatsError, UsageError, counted, explain
 from seats_cli.models import family_of, named_architecture, placement, quantisation
 from seats_cli.models.base import Config, OmniModel
 from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
@@ -298,7 +298,7 @@ def _read_thinker(
         missing = sorted(info["missing_keys"])
         if missing:
             raise ModelError(
-                f"{options.model} lacks {len(missing)} weights of the thinker, {missing[0]} for one",
+                f"{options.model} lacks {counted(len(missing), 'weight')} of the thinker, {missing[0]} for one",
                 "fetch the checkpoint again",
             )
     if folder is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import SPREADING_MAPS, ModelOptions, parse_max_memory
-from seats_cli.errors import UsageError
+from seats_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
     except RuntimeError:
         raise UsageError(f"{option} {name!r} is not a device", "try auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{option} {name}: {torch.cuda.device_count()} GPUs here", "see: seats doctor")
+        raise UsageError(f"{option} {name}: {counted(torch.cuda.device_count(), 'GPU')} here", "see: seats doctor")
     try:
         holds_data = not torch.empty(1, device=device).is_meta
     except (RuntimeError, AssertionError, NotImplementedError):  # not built for it, or no driver
@@ -90,7 +90,7 @@ def _limits(options: ModelOptions) -> Limits | None:
     n_gpus = torch.cuda.device_count()
     absent = [place for place in asked if isinstance(place, int) and place >= n_gpus]
     if absent:
-        raise UsageError(f"--max-memory names GPU {absent[0]}: {n_gpus} GPUs here", "see: seats doctor")
+        raise UsageError(f"--max-memory names GPU {absent[0]}: {counted(n_gpus, 'GPU')} here", "see: seats doctor")
     from accelerate.utils import get_max_memory
 
     free = {place: int(FREE_SHARE * n_bytes) for place, n_bytes in get_max_memory().items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seats_cli.errors import InterruptedRunError
 from seats_cli.training.run import Recipe, Run
 
 
@@ -15,7 +16,8 @@ def main(arguments: list[str]) -> int:
     """Train for so many minutes; run again to go on."""
     parser = argparse.ArgumentParser(prog="python -m seats_cli.training", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run: clips, state and, at the end, checkpoint/")
-    parser.add_argument("--minutes", type=float, default=110.0, help="stop after so long (default: %(default)s)")
+    minutes = "of training steps; making, reading and encoding the clips comes on top (default: %(default)s)"
+    parser.add_argument("--minutes", type=float, default=110.0, help=minutes)
     parser.add_argument("--workers", type=int, default=2, help="processes that make clips (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that train")
     parser.add_argument(
@@ -23,9 +25,13 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    run = Run(options.run, Recipe(), lambda line: print(line, flush=True), options.encoders)
-    run.make_clips(options.workers)
-    done = run.go(options.minutes * 60)
+    try:
+        run = Run(options.run, Recipe(), lambda line: print(line, flush=True), options.encoders)
+        run.make_clips(options.workers)
+        done = run.go(options.minutes * 60)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return InterruptedRunError.exit_code
     print(f"done: {options.run / 'checkpoint'}" if done else "not done yet: run the same command again")
     return 0
 

@@ -274,7 +274,7 @@ def train(
     pool: Sequence[Features],
     held_out: Sequence[Features],
     *,
-    seconds: float,
+    stop: Callable[[], bool] = lambda: False,
     n_steps: int,
     first_step: int = 0,
     peak_rate: float = 1.5e-3,
@@ -286,14 +286,14 @@ def train(
     log: Callable[[str], None] = print,
     save: Callable[[int, dict[str, Any]], None] = lambda *_: None,
 ) -> int:
-    """Train the language model until its steps are done or the time is up.
+    """Train the language model until its steps are done or it is told to stop.
 
     Args:
         model: Its language model is trained in place.
         story_heads: Trained with it.
         pool: To learn from.
         held_out: To validate on.
-        seconds: Stop after this long.
+        stop: Asked before each step.
         n_steps: Steps the learning rate is planned for.
         first_step: Where to go on.
         peak_rate: Learning rate.
@@ -314,7 +314,7 @@ def train(
     order = sorted(range(len(pool)), key=lambda index: pool[index].n_tokens)
     mean: dict[str, float] = {}
     step = first_step
-    while step < n_steps and time.monotonic() - began < seconds:
+    while step < n_steps and not stop():
         rng = np.random.default_rng([seed, step])
         sequences = _draw_batch(pool, order, prompts, n_tokens, n_questions, rng)
         rate = learning_rate(step, n_steps, peak_rate)

@@ -6,9 +6,11 @@ Each clip is one .npz file with its frames and log-mel spectrogram; its scene is
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -70,18 +72,13 @@ def _make(spec: PoolSpec, folder: Path, index: int) -> None:
     os.replace(part, path)
 
 
-def _make_some(spec: PoolSpec, folder: Path, indices: list[int]) -> int:
-    for index in indices:
-        _make(spec, folder, index)
-    return len(indices)
-
-
 def make_pool(spec: PoolSpec, folder: Path, workers: int = 2) -> None:
     """Make every clip of a pool that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = [list(range(start, min(start + 50, spec.n_clips))) for start in range(0, spec.n_clips, 50)]
-    with ProcessPoolExecutor(workers) as executor:
-        list(executor.map(_make_some, [spec] * len(chunks), [folder] * len(chunks), chunks))
+    # Ctrl-C is for the process that waits: the clips that are being made are finished, and no others begun.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as executor:
+        list(executor.map(_make, repeat(spec), repeat(folder), range(spec.n_clips)))
 
 
 def read_clip(folder: Path, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from seats_cli.training.language import encode_pool, new_story_heads, train
 from seats_cli.training.model import HIDDEN_SIZE, new_thinker, vocabulary, write_checkpoint
 from seats_cli.training.pool import PoolSpec, make_pool
 from seats_cli.training.sequences import Features
+from seats_cli.training.stopping import Stop
 from seats_cli.training.towers import parts_of
 from seats_cli.training.warmup import new_heads, read_pieces, warm_up
 
@@ -100,6 +100,8 @@ class Run:
             self.thinker.load_state_dict(self.state["thinker"])
             self.heads.load_state_dict(self.state["heads"])
             self.story.load_state_dict(self.state["story"])
+            if encoders is not None:
+                log(f"--encoders {encoders} is not used: this run goes on from {self.state_path}")
         elif encoders is not None:
             self._take_encoders(encoders)
 
@@ -132,21 +134,22 @@ class Run:
             self.log(f"clips of seed {spec.seed}: {spec.n_clips}")
             make_pool(spec, self._pool_folder(spec), workers)
 
-    def _train_encoders(self, seconds: float) -> bool:
+    def _train_encoders(self, stop: Stop) -> bool:
         pools = [self.recipe.pools[name] for name in self.recipe.encoder_pools]
         pieces = read_pieces([(spec, self._pool_folder(spec)) for spec in pools])
-        step = warm_up(
-            self.thinker,
-            self.heads,
-            pieces,
-            self.recipe.encoder_steps,
-            seconds=seconds,
-            first_step=self.state["step"],
-            peak_rate=self.recipe.encoder_rate,
-            optimizer_state=self.state.get("optimizer"),
-            log=self.log,
-            save=lambda step, optimizer: self._save(0, step, optimizer),
-        )
+        with stop.steps():
+            step = warm_up(
+                self.thinker,
+                self.heads,
+                pieces,
+                self.recipe.encoder_steps,
+                stop=stop,
+                first_step=self.state["step"],
+                peak_rate=self.recipe.encoder_rate,
+                optimizer_state=self.state.get("optimizer"),
+                log=self.log,
+                save=lambda step, optimizer: self._save(0, step, optimizer),
+            )
         return step >= self.recipe.encoder_steps
 
     def _features(self, specs: Sequence[PoolSpec]) -> list[Features]:
@@ -156,47 +159,54 @@ class Run:
             found += encode_pool(self.thinker, spec, self._pool_folder(spec), range(spec.n_clips))
         return found
 
-    def _train_language(self, number: int, seconds: float) -> bool:
+    def _train_language(self, number: int, stop: Stop) -> bool:
         stage = self.recipe.language[number]
         pool = self._features([self.recipe.pools[name] for name in stage.pools])
+        held_out = self._features([self.recipe.held_out])
         checkpoint = self.folder / "scratch"
         write_checkpoint(self.thinker, self.words, checkpoint, torch.float32)
         loaded = load(ModelOptions(model=str(checkpoint), device="cpu", dtype="float32")).model
-        step = train(
-            type(loaded)(self.thinker, loaded.processor, loaded.spec),
-            self.story,
-            [features for features in pool if features.n_tokens <= stage.longest],
-            self._features([self.recipe.held_out]),
-            seconds=seconds,
-            n_steps=stage.n_steps,
-            first_step=self.state["step"],
-            peak_rate=stage.peak_rate,
-            n_tokens=stage.n_tokens,
-            n_questions=stage.n_questions,
-            seed=number,
-            optimizer_state=self.state.get("optimizer"),
-            log=self.log,
-            save=lambda step, optimizer: self._save(number + 1, step, optimizer),
-        )
+        with stop.steps():
+            step = train(
+                type(loaded)(self.thinker, loaded.processor, loaded.spec),
+                self.story,
+                [features for features in pool if features.n_tokens <= stage.longest],
+                held_out,
+                stop=stop,
+                n_steps=stage.n_steps,
+                first_step=self.state["step"],
+                peak_rate=stage.peak_rate,
+                n_tokens=stage.n_tokens,
+                n_questions=stage.n_questions,
+                seed=number,
+                optimizer_state=self.state.get("optimizer"),
+                log=self.log,
+                save=lambda step, optimizer: self._save(number + 1, step, optimizer),
+            )
         return step >= stage.n_steps
 
     def go(self, seconds: float) -> bool:
         """Train for so long at most. Call again to go on.
 
         Args:
-            seconds: Time for training.
+            seconds: Time for steps; reading and encoding the clips before each stage comes on top.
 
         Returns:
             Whether the training is done; then the checkpoint is in ``checkpoint``.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C. During steps the one that had begun is finished and saved.
         """
-        began = time.monotonic()
+        stop = Stop(seconds)
         for stage in range(self.state["stage"], len(self.recipe.language) + 1):
-            left = seconds - (time.monotonic() - began)
-            if left <= 0:
+            if stop():
                 return False
-            done = self._train_encoders(left) if stage == 0 else self._train_language(stage - 1, left)
+            done = self._train_encoders(stop) if stage == 0 else self._train_language(stage - 1, stop)
+            if done:
+                self._save(stage + 1, 0, None)
+            if stop.interrupted:
+                raise KeyboardInterrupt
             if not done:
                 return False
-            self._save(stage + 1, 0, None)
         write_checkpoint(self.thinker, self.words, self.folder / "checkpoint", torch.float16)
         return True

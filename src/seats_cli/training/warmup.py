@@ -155,7 +155,7 @@ def warm_up(
     pieces: tuple[dict[tuple[int, int], Pieces], Pieces],
     n_steps: int,
     *,
-    seconds: float = math.inf,
+    stop: Callable[[], bool] = lambda: False,
     first_step: int = 0,
     counts: tuple[int, int] = (64, 16),
     peak_rate: float = 5e-4,
@@ -164,14 +164,14 @@ def warm_up(
     log: Callable[[str], None] = print,
     save: Callable[[int, dict[str, Any]], None] = lambda *_: None,
 ) -> int:
-    """Train both encoders on what their tokens show, until the steps are done or the time is up.
+    """Train both encoders on what their tokens show, until the steps are done or it is told to stop.
 
     Args:
         thinker: Its encoders are trained in place.
         heads: ``video`` and ``audio``.
         pieces: Of ``read_pieces``.
         n_steps: Steps the learning rate is planned for.
-        seconds: Stop after this long.
+        stop: Asked before each step.
         first_step: Where to go on.
         counts: Grids and chunks of sound in a batch.
         peak_rate: Learning rate.
@@ -188,7 +188,7 @@ def warm_up(
     began = time.monotonic()
     mean: dict[str, float] = {}
     step = first_step
-    while step < n_steps and time.monotonic() - began < seconds:
+    while step < n_steps and not stop():
         rng = np.random.default_rng([seed, step])
         loss, right = _losses((vision, audio), heads, pieces, counts, rng)
         optimizer.step(loss, learning_rate(step, n_steps, peak_rate))
