@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seats_cli.evaluation import (
@@ -56,6 +56,7 @@ def report_of(*columns: list[Outcome], **options: dict) -> EvalReport:
     )
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_everything_is_counted(rows: list[tuple[bool | None, bool | None, str | None]]) -> None:
     one = [outcome(right, category) for right, _, category in rows]
@@ -141,6 +142,7 @@ def test_warnings_are_told_once_with_their_rows() -> None:
     assert report_of([loud, loud], [quiet, loud]).warnings[0].startswith("2 rows have warnings")
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_the_json_reads_back(rows: list[tuple[bool | None, bool | None, str | None]]) -> None:
     columns = [[outcome(right, category) for right, _, category in rows] for _ in range(2)]

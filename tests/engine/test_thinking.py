@@ -334,6 +334,7 @@ def work_of(loaded: LoadedModel, *, thinking: bool = True, **row: object) -> Eva
     question = Question(line=1, id="1", media="m", path="m", text=QUESTION, category=None, **known)
     return Evaluation(
         loaded=loaded,
+        file="questions.jsonl",
         questions=[question],
         settings={"full": SelectionOptions(method="full", trr=1.0)},
         media=media,
