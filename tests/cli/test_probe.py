@@ -146,7 +146,8 @@ def test_one_is_one(probe, write, tmp_path):
     for text in (ended.out, schedule.read_text()):
         assert "1 question " in text
         assert "1 questions" not in text
-    assert "1 clip " in ended.out
+    assert "1 clip" in ended.out
+    assert "1 clips" not in ended.out
     assert "1 of 2 questions failed" in probe(write(row(1), row(5, "text.mp4")), "-q").err
 
 

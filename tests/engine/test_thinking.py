@@ -375,7 +375,7 @@ def test_a_probe_scores_after_an_empty_block(models: dict[str, LoadedModel], row
         (found,) = probe(work)
         assert found.error is None
         outcomes.append(found.outcomes)
-        report = report_of(work, [found], tolerance=0.01, file="f", categories=())
+        report = report_of(work, [found], tolerance=0.01, categories=())
         assert report.warnings == (SKIPPED,)
     assert outcomes[0] == outcomes[1]
 

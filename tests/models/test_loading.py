@@ -203,7 +203,7 @@ def test_an_untied_head_must_be_there(folder: Path) -> None:
         weights = load_file(path)
         weights.pop("thinker.lm_head.weight", None)
         save_file(weights, path)
-    refused(folder, "lacks 1 weights of the thinker, lm_head.weight for one")
+    refused(folder, "lacks 1 weight of the thinker, lm_head.weight for one")
 
 
 def test_tensors_of_the_talker_are_not_read(tmp_path: Path) -> None:
@@ -493,7 +493,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / SHARDS[0]).write_text("version https://git-lfs.github.com/spec/v1\n"),
         "damaged",
     ),
-    "missing weight": (break_shard(lambda w: w.pop(first_of(w))), "lacks 1 weights of the thinker, .*proj.weight"),
+    "missing weight": (break_shard(lambda w: w.pop(first_of(w))), "lacks 1 weight of the thinker, .*proj.weight"),
     "weight of another shape": (
         break_shard(lambda w: w.update({first_of(w): torch.zeros(3, 5)})),
         "cannot be loaded",
