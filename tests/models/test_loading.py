@@ -421,7 +421,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / SHARDS[0]).write_text("version https://git-lfs.github.com/spec/v1\n"),
         "damaged",
     ),
-    "missing weight": (break_shard(lambda w: w.pop(first_of(w))), "lacks 1 weights of the thinker, .*proj.weight"),
+    "missing weight": (break_shard(lambda w: w.pop(first_of(w))), "lacks 1 weight of the thinker, .*proj.weight"),
     "weight of another shape": (
         break_shard(lambda w: w.update({first_of(w): torch.zeros(3, 5)})),
         "cannot be loaded",
