@@ -217,6 +217,9 @@ def test_law_4_batches_equal_one_go(loaded, shape, per_batch, method):
         torch.testing.assert_close(small.trace[name], saliency)
     assert torch.equal(small.index, whole.index)
     torch.testing.assert_close(small.embeddings, whole.embeddings)
+    assert (small.deepstack is None) == (whole.deepstack is None)
+    if whole.deepstack is not None:
+        torch.testing.assert_close(small.deepstack, whole.deepstack)
 
 
 def test_random_draws_differ_between_seeds_and_clips_but_not_between_questions(loaded):

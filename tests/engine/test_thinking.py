@@ -262,7 +262,7 @@ def test_nothing_changes_without_marks(loaded: LoadedModel) -> None:
 
 @pytest.mark.parametrize("kind", THINKING)
 def test_a_scored_answer_comes_after_an_empty_block(models: dict[str, LoadedModel], kind: str) -> None:
-    """Whatever the template does, the prompt is the one that the switch gives."""
+    """Where the prompt opens reasoning, it is the one that the switch gives; any other stays as it is."""
     model, tokenizer = models[kind].model, models[kind].model.tokenizer
     plain, scored = (
         tokenizer.decode(prompt_of(model, "Hm?", GenerationOptions(), "video", at_once=at_once)[1])
@@ -270,13 +270,12 @@ def test_a_scored_answer_comes_after_an_empty_block(models: dict[str, LoadedMode
     )
     turn = "Hm?<|im_end|>\n<|im_start|>assistant\n"
     assert plain.endswith(turn + ("<think>\n" if "opens" in kind else ""))
-    assert scored.endswith(turn + ("" if kind == "neither" else "<think>\n\n</think>\n\n"))
-    assert skips_thinking(model) == (kind != "neither")
+    assert scored.endswith(turn + ("<think>\n\n</think>\n\n" if "opens" in kind else ""))
+    assert skips_thinking(model) == ("opens" in kind)
     ids = prompt_of(model, "Hm?", GenerationOptions(choices=("A", "B")), "video")
     assert ids == prompt_of(model, "Hm?", GenerationOptions(), "video", at_once=True)
-    assert ids == prompt_of(models["switch"].model, "Hm?", GenerationOptions(thinking=False), "video") or (
-        kind == "neither"
-    )
+    off = prompt_of(models["switch"].model, "Hm?", GenerationOptions(thinking=False), "video")
+    assert (ids == off) == ("opens" in kind)
 
 
 def test_a_block_that_is_begun_is_closed_where_it_is(models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,8 +292,8 @@ def test_choices_say_that_the_model_could_not_reason(models: dict[str, LoadedMod
     report, texts, thoughts = ask(models[kind], choices=("A", "B", "C"))
     assert (report.finish_reason, report.thinking, report.thinking_tokens) == ("choice", None, 0)
     assert (texts, thoughts, report.answer_tokens) == ([report.answer], [], 1)
-    assert report.warnings == (() if kind == "neither" else (SKIPPED,))
-    if "switch" in kind:
+    assert report.warnings == ((SKIPPED,) if "opens" in kind else ())
+    if kind == "opens, switch":
         told, *_ = ask(models[kind], choices=("A", "B", "C"), thinking=False)
         assert (told.warnings, told.choices) == ((), report.choices)
 
@@ -304,7 +303,7 @@ def test_a_model_that_would_reason_all_the_same_is_said_so(models, monkeypatch: 
     thinker = models["neither"].model.thinker
     weight = torch.zeros_like(thinker.lm_head.weight)
     with torch.no_grad():
-        monkeypatch.setattr(thinker.lm_head, "weight", torch.nn.Parameter(weight))
+        monkeypatch.setitem(thinker.lm_head._parameters, "weight", torch.nn.Parameter(weight))
         assert ask(models["neither"], choices=("A", "B"))[0].warnings == ()
         # Of two rows with opposite signs one is above all the zeros.
         weight[OPEN] = 1.0
@@ -370,7 +369,7 @@ def test_an_evaluation_of_labels_closes_the_block(models: dict[str, LoadedModel]
 @pytest.mark.parametrize("row", [{}, {"choices": ("A", "B"), "answers": ("A",)}], ids=["written", "labels"])
 def test_a_probe_scores_after_an_empty_block(models: dict[str, LoadedModel], row: dict[str, object]) -> None:
     outcomes = []
-    for kind in ("opens", "switch"):
+    for kind in ("opens", "opens, switch"):
         work = work_of(models[kind], **row)
         (found,) = probe(work)
         assert found.error is None
@@ -378,6 +377,28 @@ def test_a_probe_scores_after_an_empty_block(models: dict[str, LoadedModel], row
         report = report_of(work, [found], tolerance=0.01, categories=())
         assert report.warnings == (SKIPPED,)
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("row", [{}, {"choices": ("A", "B"), "answers": ("A",)}], ids=["written", "labels"])
+@pytest.mark.parametrize("kind", ["neither", "switch"])
+def test_a_probe_of_a_model_that_would_begin_to_reason_says_so(
+    models: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch, row: dict[str, object], kind: str
+) -> None:
+    """Its own first token is the opening mark, so nothing that is scored there means much."""
+    loaded = models[kind]
+    real = loaded.model.last_logits
+
+    def eager(hidden: torch.Tensor) -> torch.Tensor:
+        logits = real(hidden).clone()
+        logits[OPEN] = logits.max() + 1
+        return logits
+
+    monkeypatch.setattr(loaded.model, "last_logits", eager)
+    work = work_of(loaded, **row)
+    report = report_of(work, probe(work), tolerance=0.01, categories=())
+    (warning,) = report.warnings
+    assert warning.startswith(UNASKED)
+    assert ("--no-thinking" in warning) == (kind == "switch")
 
 
 def test_a_layout_ends_where_the_answer_begins(models: dict[str, LoadedModel]) -> None:

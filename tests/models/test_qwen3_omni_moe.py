@@ -115,6 +115,12 @@ def test_the_stand_in_is_as_deep_and_runs() -> None:
         (lambda c: c["text_config"].update(decoder_sparse_step=2), "without experts"),
         (lambda c: c["audio_config"].update(n_window_infer=850), "no whole chunks"),
         (lambda c: c.update(text_config=3), "damaged"),
+        (lambda c: c["text_config"].update(num_hidden_layers="8"), "damaged"),
+        (lambda c: c["audio_config"].update(n_window=0), "13 tokens a second"),
+        (lambda c: c["audio_config"].update(n_window=25), "13 tokens a second"),
+        (lambda c: c["audio_config"].update(n_window_infer=0), "no whole chunks"),
+        (lambda c: c["text_config"].update(num_experts_per_tok=9), "9 experts per token of 6"),
+        (lambda c: c.update(position_id_per_seconds=25), "13 tokens a second"),
     ],
 )
 def test_a_config_that_cannot_be_is_one_line(damage: Any, words: str) -> None:
@@ -311,3 +317,18 @@ def test_expert_kernels_agree_and_the_switch_is_undone(
         assert answered()[1] == found["eager"][1]
     assert thinker.get_experts_implementation() == before
     assert set(used) == {"batched_mm"}
+
+
+LONG = (6, 3, 3, 17.1)
+"""More sound than picture, and more than two of the audio tower's blocks."""
+
+
+@pytest.mark.parametrize("per_batch", [1, 2])
+def test_the_laws_hold_past_the_first_block_of_sound(loaded: LoadedModel, per_batch: int) -> None:
+    from tests.engine import test_flops, test_laws
+
+    test_laws.test_law_1_everything_kept_is_transformers(loaded, LONG)
+    test_laws.test_law_4_batches_equal_one_go(loaded, LONG, per_batch, "seats")
+    for options in (SelectionOptions(method="full"), SelectionOptions(trr=0.3)):
+        test_flops.test_law_5_formula_equals_counter(loaded, LONG, options)
+    test_laws.check_pruned_is_masked(loaded, LONG, SelectionOptions(trr=0.3))

@@ -201,9 +201,17 @@ def workload_of(shape: ClipShape, layout: Layout, source: str, frames: int, seco
     )
 
 
+def keeps_all(options: SelectionOptions) -> bool:
+    """Whether every token stays in every layer by the options alone."""
+    ratios = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
+    return options.method == "full" or set(ratios) == {1.0}
+
+
 def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> ScheduleInfo:
     """The schedule that the settings share."""
-    chosen = next((o for o in options if o.method != "full"), FULL)
+    chosen = next((o for o in options if not keeps_all(o)), None)
+    if chosen is None:
+        return ScheduleInfo(layers=spec.geometry.text.n_layers, drop_before_layer=(), scale=1.0, temperature=None)
     stages = stages_of(chosen)
     drops = tuple(chosen.drop_before_layer or spec.preset.drop_before_layer or ())
     softmax = stages != "1" and chosen.window_budgets == "query"

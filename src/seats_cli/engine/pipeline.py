@@ -17,7 +17,7 @@ from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tok
 from seats_cli.engine.encode import Batches, EncodedClip, encode, select_windows
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
-from seats_cli.engine.thinking import Splitter, Trimmed, choice_warnings, prompt_of, thinks
+from seats_cli.engine.thinking import Splitter, Trimmed, prompt_of, scored_warnings, thinks
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel, check_plain_text
@@ -315,7 +315,7 @@ def _choose(
     best = options.choices[max(range(len(shares)), key=shares.__getitem__)]
     if on_text is not None:
         on_text(best)
-    return Written(best, 1, "choice", choices, warnings=choice_warnings(model, filled.logits, options))
+    return Written(best, 1, "choice", choices, warnings=scored_warnings(model, filled.logits, options))
 
 
 def model_info(loaded: LoadedModel) -> ModelInfo:

@@ -23,7 +23,7 @@ from seats_cli.engine.evaluate import Evaluation, OnError, Source, by_clip, chec
 from seats_cli.engine.pipeline import layout_of, method_for, model_info, versions
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
 from seats_cli.engine.prepare import position_warning
-from seats_cli.engine.thinking import SKIPPED, skips_thinking
+from seats_cli.engine.thinking import SKIPPED, UNASKED, scored_warnings
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel
@@ -37,6 +37,9 @@ REMOVALS: Mapping[str, tuple[Modality, ...]] = {
     "both": (Modality.VIDEO, Modality.AUDIO),
 }
 """What is removed, by name."""
+
+OF_THE_MODEL = (SKIPPED, UNASKED)
+"""Beginnings of warnings that name no clip."""
 
 Judge = Callable[[torch.Tensor], bool]
 """Whether the states [1, S, D] that leave the last layer give the right answer."""
@@ -227,8 +230,9 @@ def report_of(
         model=model_info(work.loaded),
         versions=versions(),
         warnings=[
-            *([SKIPPED] if skips_thinking(work.loaded.model) else []),
-            *(f"{row.question.media}: {line}" for row in found for line in row.warnings),
+            line if line.startswith(OF_THE_MODEL) else f"{row.question.media}: {line}"
+            for row in found
+            for line in row.warnings
         ],
     )
 
@@ -259,19 +263,27 @@ def _probe_question(work: Evaluation, source: Source, question: Question) -> Pro
     model = work.loaded.model
     layout = layout_of(model, source.shape, question.text, work.generation, at_once=True)
     too_far = position_warning(layout, model.spec.max_positions)
-    warnings = (*source.warnings, *([too_far] if too_far else []))
-    return Probed(question, _outcomes(work.loaded, source, question, layout), warnings)
+    encoded, filled = _read(work.loaded, source, layout)
+    scored = scored_warnings(model, filled.logits, work.generation)
+    warnings = (*source.warnings, *([too_far] if too_far else []), *scored)
+    return Probed(question, _outcomes(work.loaded, question, layout, encoded, filled), warnings)
 
 
-def _outcomes(loaded: LoadedModel, source: Source, question: Question, layout: Layout) -> Outcomes:
+def _read(loaded: LoadedModel, source: Source, layout: Layout) -> tuple[EncodedClip, Prefill]:
+    """The whole prompt, encoded and run once with nothing removed."""
+    method = method_for(loaded, plan_of(loaded.model.spec, layout, FULL), FULL)
+    encoded = select_windows(loaded.model, layout, source.batches, method, Stopwatch())
+    return encoded, prefill(loaded.model, layout, encoded, method)
+
+
+def _outcomes(
+    loaded: LoadedModel, question: Question, layout: Layout, encoded: EncodedClip, filled: Prefill
+) -> Outcomes:
     model = loaded.model
-    method = method_for(loaded, plan_of(model.spec, layout, FULL), FULL)
-    encoded = select_windows(model, layout, source.batches, method, Stopwatch())
     if question.choices:
         tokens = choice_tokens(question.choices, model.tokenizer)
         right = [question.choices.index(answer) for answer in question.answers]
         return outcomes(model, layout, encoded, chooses(model, tokens, right))
-    filled = prefill(model, layout, encoded, method)
     each = [
         outcomes(model, *with_answer(model, layout, encoded, ids), says(model, ids))
         for ids in _references(loaded, question, layout, filled)

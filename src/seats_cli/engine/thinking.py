@@ -16,7 +16,7 @@ from seats_cli.models.base import OmniModel
 NO_REASONING = "\n\n"
 """Between the marks, and after them, where a model is kept from reasoning."""
 SKIPPED = "answers are scored right after an empty reasoning block: the model could not reason before them"
-UNASKED = "the model would rather begin to reason than choose: the labels' probabilities may mean little"
+UNASKED = "the model would rather begin to reason than answer at once: what is scored there may mean little"
 
 
 class Splitter:
@@ -127,8 +127,9 @@ def prompt_of(
 ) -> tuple[list[int], list[int]]:
     """Token ids before and after the clip.
 
-    Where the answer is scored right after the prompt there is no reasoning before it. A prompt after which the
-    model would reason says then that it has: by the template's own switch, or with an empty block that is closed.
+    Where the answer is scored right after the prompt there is no reasoning before it. A prompt that opens a block
+    says then that it is over: by the template's own switch, or with an empty block that is closed. Any other stays
+    as it is, also where the template has a switch: models that never reason have such templates too.
 
     Args:
         model: Has the chat template.
@@ -140,10 +141,12 @@ def prompt_of(
     Raises:
         UsageError: The question cannot be, or reasoning cannot be switched off.
     """
-    at_once = (at_once or bool(options.choices)) and model.thinking_ids is not None
-    thinking = options.thinking and not (at_once and model.can_skip_thinking)
-    before, after = model.prompt(question, options.system, clip, thinking=thinking)
-    return before, _closed(model, after) if at_once and thinks(model, after) else after
+    before, after = model.prompt(question, options.system, clip, thinking=options.thinking)
+    if not (at_once or options.choices) or not thinks(model, after):
+        return before, after
+    if model.can_skip_thinking:
+        return model.prompt(question, options.system, clip, thinking=False)
+    return before, _closed(model, after)
 
 
 def _closed(model: OmniModel, prompt: list[int]) -> list[int]:
@@ -162,12 +165,12 @@ def skips_thinking(model: OmniModel) -> bool:
     return scored != model.prompt("?", None, "audio")
 
 
-def choice_warnings(model: OmniModel, logits: torch.Tensor, options: GenerationOptions) -> tuple[str, ...]:
-    """What to know of labels that a model chose among without reasoning; nothing where it was told not to.
+def scored_warnings(model: OmniModel, logits: torch.Tensor, options: GenerationOptions) -> tuple[str, ...]:
+    """What to know of answers that a model was scored by without reasoning; nothing where it was told not to.
 
     Args:
-        model: Chose.
-        logits: [vocab], those the labels were scored by.
+        model: Was scored.
+        logits: [vocab], of the first token after the prompt.
         options: Of the answer.
     """
     marks = model.thinking_ids
@@ -175,4 +178,6 @@ def choice_warnings(model: OmniModel, logits: torch.Tensor, options: GenerationO
         return ()
     if skips_thinking(model):
         return (SKIPPED,)
-    return (UNASKED,) if int(logits.argmax()) == marks[0] else ()
+    if int(logits.argmax()) != marks[0]:
+        return ()
+    return (f"{UNASKED}; --no-thinking keeps it from that" if model.can_skip_thinking else UNASKED,)

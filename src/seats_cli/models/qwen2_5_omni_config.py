@@ -144,12 +144,12 @@ def read_spec(name: str, thinker_config: Config) -> ModelSpec:
         layout = _layout(thinker_config)
         geometry = _geometry(name, text, thinker_config["vision_config"], thinker_config["audio_config"])
         max_positions = int(text.get("max_position_embeddings", 32768))
+        boundaries = usual_boundaries(geometry.text.n_layers, PUBLISHED_BOUNDARIES)
     if text.get("use_sliding_window"):
         problem = f"{name}: sliding-window attention is not supported"
         raise ModelError(problem, "take a checkpoint with use_sliding_window false, as the published ones are")
-    layers = geometry.text.n_layers
     preset = SelectionPreset(
-        drop_before_layer=usual_boundaries(layers, PUBLISHED_BOUNDARIES),
+        drop_before_layer=boundaries,
         temperature=PUBLISHED_TEMPERATURE,
         ratios=PUBLISHED_RATIOS,
     )

@@ -17,7 +17,10 @@ PUBLISHED_TEMPERATURE = 0.3
 PUBLISHED_RATIOS = ((0.35, 0.32, 0.70), (0.25, 0.22, 0.60), (0.15, 0.12, 0.50), (0.10, 0.07, 0.45))
 """(R, R_v, R_a) as published, for about 288 visual and 26 audio tokens per window."""
 SECONDS_PER_WINDOW = 2.0
-MEL_FRAMES_PER_SECOND = 100
+TOKENS_PER_SECOND = 13
+"""Of sound, and steps of the time axis: what a chunk of convolutions gives."""
+CHUNK_MEL_FRAMES = 100
+"""A second."""
 
 
 def _encoders(hidden: int) -> dict[str, Any]:
@@ -200,37 +203,44 @@ STAND_IN = ("stand-in of 48 layers, hidden size 256, 16 experts", _stand_in_conf
 
 
 def _check(name: str, config: Config) -> None:
-    """Refuse what the cost formulas and the decoder's walk do not know."""
+    """Refuse what the adapter does not know, although transformers could run it."""
     text, audio = config["text_config"], config["audio_config"]
+    chunk = audio.get("n_window", CHUNK_MEL_FRAMES // 2) * 2
+    problem = ""
     if text.get("mlp_only_layers") or text.get("decoder_sparse_step", 1) != 1:
-        raise ModelError(f"{name}: layers without experts are not supported", "take a published checkpoint")
-    if audio.get("n_window_infer", 800) % (2 * audio.get("n_window", 50)):
-        raise ModelError(f"{name}: the audio blocks are no whole chunks", "take a published checkpoint")
+        problem = "layers without experts are not supported"
+    elif text.get("num_experts_per_tok", 8) > text.get("num_experts", 128):
+        problem = f"{text['num_experts_per_tok']} experts per token of {text.get('num_experts', 128)}"
+    elif config["position_id_per_seconds"] != TOKENS_PER_SECOND or chunk != CHUNK_MEL_FRAMES:
+        problem = f"sound is cut otherwise than into {TOKENS_PER_SECOND} tokens a second"
+    elif audio.get("n_window_infer", 800) < chunk or audio.get("n_window_infer", 800) % chunk:
+        problem = "the audio blocks are no whole chunks"
+    if problem:
+        raise ModelError(f"{name}: {problem}", "take a published checkpoint")
 
 
 def read_spec(name: str, thinker_config: Config) -> ModelSpec:
     """Read a thinker's config.
 
     Raises:
-        ModelError: A field is missing or damaged, or some layers have no experts.
+        ModelError: A field is missing or damaged, or says what the adapter does not know.
     """
     with reading_config(name, "Qwen3-Omni"):
         _check(name, thinker_config)
         text_config = thinker_config["text_config"]
         layout, text = _layout(thinker_config), _text({**thinker_config, **text_config})
-        vision = _vision(thinker_config["vision_config"], text.hidden)
         audio = _audio(thinker_config["audio_config"], text.hidden)
-        max_positions = int(text_config.get("max_position_embeddings", 32768))
-    return ModelSpec(
-        layout=layout,
-        geometry=ModelGeometry(name=name, text=text, vision=vision, audio=audio),
-        preset=SelectionPreset(
-            drop_before_layer=usual_boundaries(text.n_layers, PUBLISHED_BOUNDARIES),
-            temperature=PUBLISHED_TEMPERATURE,
-            ratios=PUBLISHED_RATIOS,
-        ),
-        max_positions=max_positions,
-        mel_frames_per_window=int(MEL_FRAMES_PER_SECOND * layout.seconds_per_window),
-        mel_frames_per_batch_unit=audio.block_mel_frames,
-        mirrored_sound_end=True,
-    )
+        vision = _vision(thinker_config["vision_config"], text.hidden)
+        return ModelSpec(
+            layout=layout,
+            geometry=ModelGeometry(name=name, text=text, vision=vision, audio=audio),
+            preset=SelectionPreset(
+                drop_before_layer=usual_boundaries(text.n_layers, PUBLISHED_BOUNDARIES),
+                temperature=PUBLISHED_TEMPERATURE,
+                ratios=PUBLISHED_RATIOS,
+            ),
+            max_positions=int(text_config.get("max_position_embeddings", 32768)),
+            mel_frames_per_window=int(CHUNK_MEL_FRAMES * layout.seconds_per_window),
+            mel_frames_per_batch_unit=audio.block_mel_frames,
+            mirrored_sound_end=True,
+        )
