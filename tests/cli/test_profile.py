@@ -190,3 +190,15 @@ def test_with_a_gpu_and_without_the_model_it_takes_random_weights(monkeypatch, t
     assert [options.weights for options in built] == ["random"]
     assert note.startswith(f"random weights of {SEVEN}'s dimensions")
     assert "not in the cache" in note
+
+
+@pytest.mark.parametrize("all_of_it", [("--method", "full"), ("--trr", "1")])
+def test_a_profile_of_all_tokens_names_no_drops(seats, all_of_it):
+    ended = seats("profile", "--analytic", *all_of_it, "--json")
+    assert json.loads(ended.out)["schedule"] == {
+        "layers": 28,
+        "drop_before_layer": [],
+        "scale": 1.0,
+        "temperature": None,
+    }
+    assert "drops before" not in seats("profile", "--analytic", *all_of_it).out
