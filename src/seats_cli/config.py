@@ -201,6 +201,12 @@ class SelectionOptions:
             raise UsageError(f"--selection-seed is {self.selection_seed}; it must be 0 or more and below 2**63")
         _one_of("--kv-cache", self.kv_cache, get_args(KvCache))
 
+    @property
+    def asks_for_all(self) -> bool:
+        """Whether the ratios alone keep every token in every layer."""
+        given = (self.trr,) if self.video_trr is None else (self.video_trr, self.audio_trr)
+        return set(given) == {1.0}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationOptions:

@@ -201,15 +201,9 @@ def workload_of(shape: ClipShape, layout: Layout, source: str, frames: int, seco
     )
 
 
-def keeps_all(options: SelectionOptions) -> bool:
-    """Whether every token stays in every layer by the options alone."""
-    ratios = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
-    return options.method == "full" or set(ratios) == {1.0}
-
-
 def schedule_of(spec: ModelSpec, options: Sequence[SelectionOptions]) -> ScheduleInfo:
     """The schedule that the settings share."""
-    chosen = next((o for o in options if not keeps_all(o)), None)
+    chosen = next((o for o in options if o.method != "full" and not o.asks_for_all), None)
     if chosen is None:
         return ScheduleInfo(layers=spec.geometry.text.n_layers, drop_before_layer=(), scale=1.0, temperature=None)
     stages = stages_of(chosen)

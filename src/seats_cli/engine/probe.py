@@ -263,24 +263,24 @@ def _probe_question(work: Evaluation, source: Source, question: Question) -> Pro
     model = work.loaded.model
     layout = layout_of(model, source.shape, question.text, work.generation, at_once=True)
     too_far = position_warning(layout, model.spec.max_positions)
-    encoded, filled = _read(work.loaded, source, layout)
-    scored = scored_warnings(model, filled.logits, work.generation)
+    method = method_for(work.loaded, plan_of(model.spec, layout, FULL), FULL)
+    encoded = select_windows(model, layout, source.batches, method, Stopwatch())
+    filled: Prefill | None = None
+    scored: tuple[str, ...] = ()
+    # A choice is judged by the branches alone; only a model that may reason is asked what it would begin with.
+    if not question.choices or model.thinking_ids is not None:
+        filled = prefill(model, layout, encoded, method)
+        scored = scored_warnings(model, filled.logits, work.generation)
     warnings = (*source.warnings, *([too_far] if too_far else []), *scored)
     return Probed(question, _outcomes(work.loaded, question, layout, encoded, filled), warnings)
 
 
-def _read(loaded: LoadedModel, source: Source, layout: Layout) -> tuple[EncodedClip, Prefill]:
-    """The whole prompt, encoded and run once with nothing removed."""
-    method = method_for(loaded, plan_of(loaded.model.spec, layout, FULL), FULL)
-    encoded = select_windows(loaded.model, layout, source.batches, method, Stopwatch())
-    return encoded, prefill(loaded.model, layout, encoded, method)
-
-
 def _outcomes(
-    loaded: LoadedModel, question: Question, layout: Layout, encoded: EncodedClip, filled: Prefill
+    loaded: LoadedModel, question: Question, layout: Layout, encoded: EncodedClip, filled: Prefill | None
 ) -> Outcomes:
+    """By what is removed; ``filled``, the whole prompt read once, is there unless the question has choices."""
     model = loaded.model
-    if question.choices:
+    if question.choices or filled is None:
         tokens = choice_tokens(question.choices, model.tokenizer)
         right = [question.choices.index(answer) for answer in question.answers]
         return outcomes(model, layout, encoded, chooses(model, tokens, right))

@@ -201,8 +201,7 @@ def _boundaries(options: SelectionOptions, preset: SelectionPreset | None, n_lay
     if published is not None and published[-1] < n_layers:
         return published
     # A model too shallow for any drop can still be run whole, or with fewer tokens from the start.
-    given = (options.trr,) if options.video_trr is None else (options.video_trr, options.audio_trr)
-    return () if set(given) == {1.0} or stages_of(options) == "1" else boundaries_by_depth(n_layers)
+    return () if options.asks_for_all or stages_of(options) == "1" else boundaries_by_depth(n_layers)
 
 
 def _ratios(
