@@ -24,25 +24,49 @@ ALLOWED: dict[str, set[str]] = {
     "layout": {"errors", "config"},
     "report": {"errors", "config", "cost"},
     "statistics": set(),
-    "dataset": {"errors"},
+    "dataset": {"errors", "config"},
+    "tasks": {"errors", "config", "dataset"},
+    "timelimit": {"errors"},
     "evaluation": {"errors", "report", "statistics"},
     "probing": {"errors", "dataset", "report", "selection", "statistics"},
-    "media": {"errors", "config"},
+    "media": {"errors", "config", "timelimit"},
     "selection": {"errors", "config", "layout", "outputs"},
     "timing": {"errors"},
     "world": {"errors", "config", "media", "outputs"},
     "models": {"errors", "config", "geometry", "layout", "selection"},
     "engine": {
         *("errors", "config", "cost", "layout", "media", "models", "report", "selection", "timing", "__init__"),
-        *("dataset", "evaluation", "outputs", "probing"),
+        *("dataset", "evaluation", "outputs", "probing", "tasks", "timelimit"),
     },
     "render": {"errors", "config", "cost", "report"},
-    "api": {"errors", "config", "report", "media", "models", "engine", "dataset", "evaluation", "probing"},
+    "api": {
+        "errors",
+        "config",
+        "report",
+        "media",
+        "models",
+        "engine",
+        "dataset",
+        "evaluation",
+        "probing",
+        "tasks",
+    },
     "__init__": {"errors", "config", "report", "probing", "api"},
     "training": {"config", "errors", "layout", "media", "models", "world"},
     "cli": {
         *("__init__", "api", "config", "cost", "engine", "errors", "layout", "media", "models", "render"),
-        *("outputs", "report", "selection", "timing", "dataset", "evaluation", "probing", "statistics", "world"),
+        *(
+            "outputs",
+            "report",
+            "selection",
+            "timing",
+            "dataset",
+            "evaluation",
+            "probing",
+            "statistics",
+            "tasks",
+            "world",
+        ),
     },
 }
 # Of these rooms only these files.
@@ -74,6 +98,7 @@ OWNERS = {
 NO_TORCH = (
     *("layout.py", "cost.py", "report.py", "config.py", "errors.py", "render.py", "media/*.py", "api.py"),
     *("statistics.py", "outputs.py", "dataset.py", "evaluation.py", "probing.py", "world/*.py"),
+    *("tasks.py", "timelimit.py"),
 )
 
 

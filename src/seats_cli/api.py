@@ -139,7 +139,7 @@ class Seats:
             question,
             settings,
             on_text,
-            (lambda noted, prepared: write_trace(Path(trace), noted, prepared)) if trace is not None else None,
+            (lambda noted, *placed: write_trace(Path(trace), noted, *placed)) if trace is not None else None,
             on_thinking,
         )
 

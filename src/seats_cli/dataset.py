@@ -1,21 +1,28 @@
-"""A file of questions with known answers, one JSON object on a line, and when an answer counts as right."""
+"""A file of questions, one on a line, as JSON objects or CSV; and when an answer counts as right."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seats_cli.config import parse_seconds
 from seats_cli.errors import UsageError
 
 EXAMPLE = '{"media": "clip.mp4", "question": "Which colour?", "answer": "red", "category": "colour"}'
+EXAMPLE_ASKED = '{"media": "clip.mp4", "question": "Which colour?", "id": "7"}'
 ARTICLES = ("a", "an", "the")
 FINAL = ".,;:!?…。，；：！？"
 """Punctuation that is passed over at the end of an answer."""
+
+ROW_SUFFIXES = (".jsonl", ".csv")
+"""How files of questions end."""
 
 MOST_SECONDS = 1e9
 MOST_LINES = 5
@@ -29,10 +36,11 @@ class Question:
     Attributes:
         line: In the file, from 1.
         id: As given, or the line.
+        named: Whether the id was given.
         media: As given.
         path: Where it is: relative paths begin at the file's folder.
-        text: The question.
-        answers: What counts as right; at least one.
+        text: The question; empty where the row has none and need not.
+        answers: What counts as right; none where that is not known.
         choices: Labels to choose from; none: the answer is written freely.
         category: None: not said.
         start_seconds: Begin of the part to use; None: not said.
@@ -49,6 +57,7 @@ class Question:
     category: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    named: bool = False
 
     def accepts(self, answer: str) -> bool:
         """Whether an answer is right: a label exactly, free text as ``normalised`` sees it."""
@@ -81,66 +90,168 @@ def place_of(file: str | os.PathLike[str], questions: Sequence[Question]) -> str
     return f"{os.fspath(file)}:{', '.join(map(str, lines[:MOST_LINES]))}{more}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What a row must have beside its clip, and the labels of those that have none."""
+
+    question: bool
+    answer: bool
+    choices: tuple[str, ...]
+
+    @property
+    def example(self) -> str:
+        """A hint."""
+        return f"a row is such as {EXAMPLE if self.answer else EXAMPLE_ASKED}"
+
+
 def read_questions(path: Path, choices: tuple[str, ...] = ()) -> list[Question]:
-    """Read a file of questions and check every row.
+    """Read a file of questions whose answers are known, and check every row.
 
     Args:
-        path: One JSON object on a line; blank lines are passed over.
+        path: One JSON object on a line, or CSV with a line of names; blank lines are passed over.
         choices: Labels for rows that have none of their own.
 
     Raises:
         UsageError: The file cannot be read, has no row, or a row cannot be; names the line.
     """
+    return _read(path, _Needs(question=True, answer=True, choices=choices))
+
+
+def read_asked(path: Path, *, question: bool) -> list[Question]:
+    """Read a file of questions whose answers are sought; answers in it are passed over.
+
+    Args:
+        path: As ``read_questions`` takes it.
+        question: Whether each row must bring its own.
+
+    Raises:
+        UsageError: As ``read_questions``.
+    """
+    return _read(path, _Needs(question=question, answer=False, choices=()))
+
+
+def _read(path: Path, needs: _Needs) -> list[Question]:
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", "check the path") from None
+    rows = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     found = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found.append(_question(line, number, path.parent, choices))
-            except _BrokenRowError as error:
-                raise UsageError(f"{path}:{number}: {error}", f"a row is such as {EXAMPLE}") from None
+    number = 0
+    try:
+        for number, row in rows(content):
+            found.append(_question(row, number, path.parent, needs))
+    except _BrokenRowError as error:
+        line = error.line or number + 1
+        raise UsageError(f"{path}:{line}: {error}", needs.example) from None
     if not found:
-        raise UsageError(f"{path} has no rows", f"a row is such as {EXAMPLE}")
+        raise UsageError(f"{path} has no rows", needs.example)
     return found
 
 
 class _BrokenRowError(Exception):
-    """What is wrong with a row."""
+    """What is wrong with a row, and on which line it is."""
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
 
 
-def _question(line: bytes, number: int, folder: Path, choices: tuple[str, ...]) -> Question:
+def _json_rows(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except UnicodeDecodeError:
+            raise _BrokenRowError("not UTF-8", number) from None
+        except (ValueError, RecursionError) as error:
+            raise _BrokenRowError(f"not JSON: {error}", number) from None
+        if not isinstance(row, dict):
+            raise _BrokenRowError(f"a row is a JSON object, and this is {_short(row)}", number)
+        yield number, row
+
+
+def _csv_rows(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a table whose first line names its columns; an empty cell says nothing."""
     try:
-        row = json.loads(line)
-    except UnicodeDecodeError:
-        raise _BrokenRowError("not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise _BrokenRowError(f"not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise _BrokenRowError(f"a row is a JSON object, and this is {_short(row)}")
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise _BrokenRowError("not UTF-8", content[: error.start].count(b"\n") + 1) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names: list[str] | None = None
+    begins = 1
+    try:
+        for cells in reader:
+            number, begins = begins, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if names is None:
+                names = _csv_names(cells, number)
+            elif len(cells) > len(names):
+                raise _BrokenRowError(f"{len(cells)} cells under {len(names)} names", number)
+            else:
+                filled = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip()}
+                yield number, _of_cells(filled, number)
+    except csv.Error as error:
+        raise _BrokenRowError(f"not CSV: {error}", begins) from None
+
+
+def _csv_names(cells: Sequence[str], line: int) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    if "media" not in names:
+        raise _BrokenRowError(f"the first line names the columns, media among them; this is {_short(cells)}", line)
+    if len(set(names)) != len(names):
+        raise _BrokenRowError(f"a column is named twice: {_short(cells)}", line)
+    return names
+
+
+def _of_cells(cells: Mapping[str, str], line: int) -> dict[str, Any]:
+    """Text in cells as the values that a JSON row would have."""
+    row: dict[str, Any] = dict(cells)
+    if "choices" in row:
+        row["choices"] = [label.strip() for label in row["choices"].split(",")]
+    for name in ("start", "end"):
+        if name in row:
+            try:
+                row[name] = parse_seconds(row[name], name)
+            except UsageError as error:
+                raise _BrokenRowError(str(error), line) from None
+    return row
+
+
+def _question(row: dict[str, Any], number: int, folder: Path, needs: _Needs) -> Question:
+    try:
+        return _checked_question(row, number, folder, needs)
+    except _BrokenRowError as error:
+        error.line = number
+        raise
+
+
+def _checked_question(row: dict[str, Any], number: int, folder: Path, needs: _Needs) -> Question:
     media = _text(row, "media")
     start, end = _seconds(row, "start"), _seconds(row, "end")
     if end is not None and end <= (start or 0.0):
         raise _BrokenRowError(f"end {end:g} s is not after start {start or 0.0:g} s")
-    labels = _labels(row) or choices
-    answers = _answers(row, labels)
+    labels = _labels(row) or needs.choices
+    answers = _answers(row, labels) if needs.answer else ()
     name = row.get("id")
     if name is not None and (isinstance(name, bool) or not isinstance(name, str | int)):
         raise _BrokenRowError(f"id is {_short(name)}; it must be text or a whole number")
     category = row.get("category")
-    if category is not None:
+    if category is not None and needs.answer:
         category = _text(row, "category")
+    asked = needs.question or row.get("question") is not None
     return Question(
         line=number,
         id=str(number) if name is None else str(name),
+        named=name is not None,
         media=media,
         path=os.path.join("" if folder == Path() else folder, media),
-        text=_text(row, "question"),
+        text=_text(row, "question") if asked else "",
         answers=answers,
         choices=labels,
-        category=category,
+        category=category if needs.answer else None,
         start_seconds=start,
         end_seconds=end,
     )

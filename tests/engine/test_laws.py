@@ -15,9 +15,10 @@ import torch
 
 from seats_cli.config import GenerationOptions, ModelOptions, SelectionOptions
 from seats_cli.engine.decode import decode, next_logits
-from seats_cli.engine.encode import encode
-from seats_cli.engine.pipeline import Settings, answer, method_for, prepare, read_prompt
+from seats_cli.engine.pipeline import Settings, answer, prepare, read_prompt
 from seats_cli.engine.prefill import prefill
+from seats_cli.engine.reading import method_for
+from seats_cli.engine.stage_one import encode
 from seats_cli.layout import Modality
 from seats_cli.models.loading import load
 from seats_cli.selection import get_method

@@ -15,9 +15,10 @@ import torch
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine import trace as trace_module
 from seats_cli.engine.decode import next_logits
-from seats_cli.engine.encode import encode
-from seats_cli.engine.pipeline import Settings, answer, method_for, prepare, read_prompt
+from seats_cli.engine.pipeline import Settings, answer, prepare, read_prompt
 from seats_cli.engine.prepare import clip_shape, position_warning
+from seats_cli.engine.reading import method_for
+from seats_cli.engine.stage_one import encode
 from seats_cli.engine.trace import check_trace_path, write_trace
 from seats_cli.errors import UsageError
 from seats_cli.layout import Layout, Modality
@@ -368,7 +369,7 @@ def traced(loaded: LoadedModel, path: Path, **options: object) -> tuple[Report, 
         lambda: clip,
         QUESTION,
         settings,
-        on_trace=lambda noted, prepared: write_trace(path, noted, prepared),
+        on_trace=lambda noted, *placed: write_trace(path, noted, *placed),
     )
     with np.load(path) as file:
         return report, dict(file)
@@ -449,7 +450,7 @@ def test_trace_of_a_full_run(loaded: LoadedModel, tmp_path: Path) -> None:
 def test_trace_of_half_precision(loaded: LoadedModel, tmp_path: Path) -> None:
     clip, media = clip_for(loaded, *SHAPES["one window"])
     prepared = prepare(loaded, clip, QUESTION, Settings(media), Stopwatch())
-    write_trace(tmp_path / "t.npz", {"a": torch.ones(2, dtype=torch.bfloat16)}, prepared)
+    write_trace(tmp_path / "t.npz", {"a": torch.ones(2, dtype=torch.bfloat16)}, prepared.layout, prepared.plan)
     with np.load(tmp_path / "t.npz") as file:
         assert file["a"].dtype == np.float32
 

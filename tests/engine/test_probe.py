@@ -13,11 +13,11 @@ from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, Sele
 from seats_cli.dataset import Question
 from seats_cli.engine.analytic import FULL
 from seats_cli.engine.decode import Decoded, choice_probabilities, choice_tokens, decode
-from seats_cli.engine.encode import EncodedClip
 from seats_cli.engine.evaluate import Evaluation, evaluate
 from seats_cli.engine.pipeline import Settings, prepare, read_prompt
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.probe import REMOVALS, chooses, outcomes, probe, report_of, says, with_answer
+from seats_cli.engine.stage_one import EncodedClip
 from seats_cli.errors import InterruptedRunError, MediaError, UsageError
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.loading import LoadedModel, load

@@ -13,6 +13,7 @@ from seats_cli.engine.cache import RaggedCache
 from seats_cli.engine.prefill import layer_device
 from seats_cli.errors import UsageError
 from seats_cli.models.base import OmniModel
+from seats_cli.timelimit import check_time
 
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for half of a character."""
@@ -142,7 +143,7 @@ def decode(
 ) -> Decoded:
     """Write the answer.
 
-    Ctrl-C ends it early and keeps what there is.
+    Ctrl-C ends it early and keeps what there is; a time limit ends it for good.
 
     Args:
         model: The thinker.
@@ -164,6 +165,7 @@ def decode(
                 ids.append(chosen)
                 if on_token is not None:
                     on_token(chosen)
+                check_time()
                 if step + 1 < options.max_new_tokens:
                     logits = next_logits(model, token, next_position + step, cache)
     except KeyboardInterrupt:

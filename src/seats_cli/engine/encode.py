@@ -1,13 +1,13 @@
-"""Picture and sound through the encoders, window batch by window batch, Stage I on the way (SEATS Sec. 4.1).
+"""Picture and sound through the encoders, window batch by window batch.
 
-The encoders are local, so batches of whole windows give the same as everything in one go. A batch's frames,
-patches and discarded embeddings are gone before the next one is decoded: memory is bounded by what is kept.
+The encoders are local, so batches of whole windows give the same as everything in one go. Whoever takes a batch
+lets go of it before the next one is decoded: memory is bounded by what is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -16,35 +16,15 @@ import torch
 
 from seats_cli import cost
 from seats_cli.engine.prepare import HOP_SAMPLES, ClipShape
-from seats_cli.layout import Layout, Modality
+from seats_cli.layout import Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.base import Encoded, OmniModel
-from seats_cli.models.preprocess import log_mel, patchify
-from seats_cli.selection.base import EncodedWindows, SelectionMethod
+from seats_cli.models.preprocess import log_mel, patchify, resize
+from seats_cli.selection.base import EncodedWindows
+from seats_cli.timelimit import check_time
 from seats_cli.timing import Stopwatch
 
 N_FFT = 400
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedClip:
-    """What the language model will receive.
-
-    Attributes:
-        embeddings: [S, D] in sequence order, text included.
-        index: int64 [S], their rows in the layout, ascending.
-        encoder_flops: Executed by the encoders (2 per multiply-add).
-        selection_flops: Executed by Stage I.
-        deepstack: [L', m, D], what is added to the ``m`` visual tokens behind the first L' layers; None: nothing.
-        trace: ``stage_one/video_saliency``, ... where saliency was asked for.
-    """
-
-    embeddings: torch.Tensor
-    index: torch.Tensor
-    encoder_flops: int
-    selection_flops: int
-    deepstack: torch.Tensor | None = None
-    trace: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +66,6 @@ class _SaliencyWork:
         )
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What is kept of one modality while its batches pass."""
-
-    kept: list[torch.Tensor] = field(default_factory=list)
-    embeddings: list[torch.Tensor] = field(default_factory=list)
-    saliency: list[torch.Tensor] = field(default_factory=list)
-    deepstack: list[torch.Tensor] = field(default_factory=list)
-    n_seen: int = 0
-    encoder_flops: int = 0
-    selection_flops: int = 0
-
-
 def _window_ranges(
     sizes: tuple[int, ...], per_batch: int, starts: Sequence[int] | None = None, unit: int = 1
 ) -> Iterator[tuple[int, int]]:
@@ -122,11 +89,14 @@ def _window_ranges(
         first = last
 
 
-def patches_of(model: OmniModel, images: list[npt.NDArray[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
-    """Frames [H, W, 3] of whole grids -> patches on the model's device, in its precision."""
+def patches_of(model: OmniModel, images: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
+    """Frames [H, W, 3] of whole grids -> patches on the model's device, in its precision.
+
+    Of the frames as they come out of the file there is one at a time: they may be large.
+    """
     vision, norm = model.spec.geometry.vision, model.pixel_norm
     patches = patchify(
-        torch.from_numpy(np.stack(images)).to(model.device),
+        torch.cat([resize(torch.from_numpy(image)[None].to(model.device), size) for image in images]),
         size,
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
@@ -168,10 +138,11 @@ def _video_batches(
     for first, last in _window_ranges(sizes, per_batch):
         n_grids = sum(sizes[first:last]) // video.tokens_per_grid
         with watch("decode"):
-            images = [f.image for f in islice(frames, vision.temporal_patch_size * n_grids)]
-            patches = patches_of(model, images, size)
+            wanted = islice(frames, vision.temporal_patch_size * n_grids)
+            patches = patches_of(model, (frame.image for frame in wanted), size)
         grid = (n_grids, video.rows * vision.merge_size, video.columns * vision.merge_size)
-        with watch("encode"):
+        check_time()
+        with model.encoding, watch("encode"):
             encoded = model.encode_video(patches, grid, saliency=saliency)
         flops = cost.vision_flops(vision, grid[1:], n_grids)
         unit, n_tokens = vision.merge_size**2, n_grids * video.tokens_per_grid
@@ -206,7 +177,8 @@ def _audio_batches(
     ends = [*starts[:last_used], *[mel.shape[1]] * (len(starts) - last_used)]
     for first, last in _window_ranges(sizes, per_batch, ends, spec.mel_frames_per_batch_unit):
         piece = mel[:, ends[first] : ends[last]]
-        with watch("encode"):
+        check_time()
+        with model.encoding, watch("encode"):
             encoded = model.encode_audio(piece, saliency=saliency)
         flops = cost.audio_flops(audio, [piece.shape[1]])
         work = _SaliencyWork(audio.n_positions(piece.shape[1]), audio.positions_per_token, audio.d_model)
@@ -231,51 +203,6 @@ def _batch(
             spent = work.flops(present)
     windows = EncodedWindows(modality, encoded.embeddings, saliency, sizes, first)
     return WindowBatch(windows, flops, spent, encoded.deepstack)
-
-
-def _stage_one(batches: Iterable[WindowBatch], method: SelectionMethod, watch: Stopwatch) -> _Stream:
-    """Run the batches through the method, keeping only what it keeps."""
-    stream = _Stream()
-    for batch in _gathered(batches) if method.whole_clip else batches:
-        windows = batch.windows
-        stream.encoder_flops += batch.encoder_flops
-        with watch("select"):
-            if not method.needs_saliency:
-                windows = replace(windows, saliency=None)
-            elif windows.saliency is not None:
-                stream.selection_flops += batch.saliency_flops
-                stream.saliency.append(windows.saliency)
-            kept = method.before_llm(windows)
-            stream.selection_flops += 2 * kept.macs
-            stream.kept.append(kept.indices + stream.n_seen)
-            changed = kept.embeddings
-            stream.embeddings.append(windows.embeddings[kept.indices] if changed is None else changed)
-            if batch.deepstack:
-                stream.deepstack.append(torch.stack([one[kept.indices] for one in batch.deepstack]))
-        stream.n_seen += sum(windows.window_sizes)
-    return stream
-
-
-def _gathered(batches: Iterable[WindowBatch]) -> Iterator[WindowBatch]:
-    """All batches as one, for methods that must see the whole clip."""
-    parts = list(batches)
-    if not parts:
-        return
-    each = [part.windows for part in parts]
-    saliency = [one.saliency for one in each if one.saliency is not None]
-    windows = EncodedWindows(
-        modality=each[0].modality,
-        embeddings=torch.cat([one.embeddings for one in each]),
-        saliency=torch.cat(saliency) if saliency else None,
-        window_sizes=tuple(size for one in each for size in one.window_sizes),
-        first_window=each[0].first_window,
-    )
-    yield WindowBatch(
-        windows,
-        sum(part.encoder_flops for part in parts),
-        sum(part.saliency_flops for part in parts),
-        tuple(torch.cat(level) for level in zip(*(part.deepstack for part in parts), strict=True)),
-    )
 
 
 def window_batches(
@@ -310,78 +237,3 @@ def window_batches(
             model, clip, shape, picture, watch, saliency=saliency, per_batch=windows_per_batch
         ),
     }
-
-
-def select_windows(
-    model: OmniModel, layout: Layout, batches: Batches, method: SelectionMethod, watch: Stopwatch
-) -> EncodedClip:
-    """Let a method choose what the language model will see of the encoded windows.
-
-    Args:
-        model: The thinker.
-        layout: The unpruned sequence.
-        batches: Encoded as they come, or held in memory to be looked at again by other methods; with saliency
-            if the method needs it.
-        method: Stage I.
-        watch: Stage ``select`` is added to it.
-    """
-    streams = {modality: _stage_one(stream, method, watch) for modality, stream in batches.items()}
-    device = model.device
-    text_rows = torch.from_numpy(layout.rows(Modality.TEXT)).to(device)
-    text = model.embed(torch.from_numpy(layout.ids).to(device)[text_rows])
-    rows, embeddings = [text_rows], [text]
-    for modality, stream in streams.items():
-        if stream.kept:
-            all_rows = torch.from_numpy(layout.rows(modality)).to(device)
-            rows.append(all_rows[torch.cat(stream.kept).to(device)])
-            embeddings.append(torch.cat(stream.embeddings).to(device, text.dtype))
-    index, order = torch.cat(rows).sort()
-    extra = streams[Modality.VIDEO].deepstack if Modality.VIDEO in streams else []
-    return EncodedClip(
-        embeddings=torch.cat(embeddings)[order],
-        index=index,
-        encoder_flops=sum(s.encoder_flops for s in streams.values()),
-        selection_flops=sum(s.selection_flops for s in streams.values()),
-        deepstack=torch.cat(extra, dim=1).to(device, text.dtype) if extra else None,
-        trace={
-            f"stage_one/{modality.name.lower()}_saliency": torch.cat(stream.saliency)
-            for modality, stream in streams.items()
-            if stream.saliency
-        },
-    )
-
-
-def encode(
-    model: OmniModel,
-    clip: Clip,
-    waveform: npt.NDArray[np.float32],
-    shape: ClipShape,
-    layout: Layout,
-    method: SelectionMethod,
-    watch: Stopwatch,
-    *,
-    windows_per_batch: int = 8,
-) -> EncodedClip:
-    """Encode a clip and let the method choose, batch by batch, what the language model will see.
-
-    Args:
-        model: The thinker.
-        clip: Yields frames as they are decoded.
-        waveform: float32 [n], 16 kHz.
-        shape: The clip in tokens.
-        layout: The unpruned sequence.
-        method: Stage I.
-        watch: Stages ``decode``, ``encode`` and ``select`` are added to it.
-        windows_per_batch: Windows encoded at once; the result does not depend on it.
-    """
-    batches = window_batches(
-        model,
-        clip,
-        waveform,
-        shape,
-        layout.window_sizes,
-        watch,
-        saliency=method.needs_saliency,
-        windows_per_batch=windows_per_batch,
-    )
-    return select_windows(model, layout, batches, method, watch)

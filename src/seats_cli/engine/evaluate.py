@@ -15,7 +15,7 @@ import torch
 from seats_cli import __version__
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.dataset import Question, place_of
-from seats_cli.engine.analytic import FULL, check_settings, plan_of, synthetic_prompt, token_counts
+from seats_cli.engine.analytic import FULL, check_settings, plan_of, token_counts
 from seats_cli.engine.encode import WindowBatch, window_batches
 from seats_cli.engine.pipeline import (
     Prompted,
@@ -27,7 +27,8 @@ from seats_cli.engine.pipeline import (
     spare_for,
     write_answer,
 )
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, lay_out_text, position_warning
+from seats_cli.engine.prepare import ClipShape, lay_out_text, position_warning
+from seats_cli.engine.reading import open_and_place
 from seats_cli.engine.thinking import prompt_of
 from seats_cli.errors import InterruptedRunError, SeatsError, UsageError, explain
 from seats_cli.evaluation import Outcome, RowError, RowSeconds
@@ -40,6 +41,8 @@ from seats_cli.timing import Stopwatch
 
 SAMPLE_BYTES = 1 << 16
 MODEL_FILES = {".json", ".jinja", ".safetensors", ".toml", ".txt"}
+NAMES = {"line", "id", "named", "path"}
+"""Of a row, what its answer does not depend on."""
 OpenClip = Callable[[str, MediaOptions], Clip]
 OnError = Callable[[Exception, Sequence[Question]], None]
 Asked = TypeVar("Asked")
@@ -146,7 +149,9 @@ def task_keys(work: Evaluation) -> dict[tuple[int, str], str]:
         media = work.media_of(question)
         if question.path not in marks and not media.nothing:
             marks[question.path] = sample_of(Path(question.path))
-        row = {name: value for name, value in asdict(question).items() if name not in ("line", "id", "path")}
+        row = {
+            name: value for name, value in asdict(question).items() if name not in ("line", "id", "named", "path")
+        }
         content = {**common, "row": row, "media": asdict(media), "file": marks.get(question.path)}
         for label, options in work.settings.items():
             text = json.dumps({**content, "selection": asdict(options)}, sort_keys=True)
@@ -275,13 +280,9 @@ def read_clip(work: Evaluation, path: str, media: MediaOptions, *, saliency: boo
     """
     model = work.loaded.model
     watch = Stopwatch(model.devices)
-    with watch("decode"):
-        clip = work.open_clip(path, media)
-        waveform = clip.waveform()
-    shape = clip_shape(clip, len(waveform), type(model), model.spec, media)
-    # Where the windows are does not depend on what is asked.
-    sizes = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec).window_sizes
-    streams = window_batches(model, clip, waveform, shape, sizes, watch, saliency=saliency)
+    opened = open_and_place(model, lambda: work.open_clip(path, media), media, watch)
+    clip, shape, sizes = opened.clip, opened.shape, opened.layout.window_sizes
+    streams = window_batches(model, clip, opened.waveform, shape, sizes, watch, saliency=saliency)
     batches = {modality: list(stream) for modality, stream in streams.items()}
     return Source(shape, batches, watch.seconds, tuple(clip.warnings))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from seats_cli import cost
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_counts
 from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tokens, decode
-from seats_cli.engine.encode import Batches, EncodedClip, encode, select_windows
+from seats_cli.engine.encode import Batches
 from seats_cli.engine.prefill import Prefill, prefill
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info, position_warning
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.engine.reading import ReadClip, method_for, read_clip
+from seats_cli.engine.stage_one import EncodedClip, encode, select_windows, with_text
 from seats_cli.engine.thinking import Splitter, Trimmed, prompt_of, scored_warnings, thinks
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
@@ -30,12 +32,12 @@ from seats_cli.report import (
     Seconds,
     Versions,
 )
-from seats_cli.selection import METHODS, get_method
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
 from seats_cli.timing import PeakMemory, Stopwatch
 
 MOST_SPARE_TOKENS = 1024
+OnTrace = Callable[[dict[str, torch.Tensor], Layout, TokenPlan], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +139,6 @@ def check_choices(model: OmniModel, choices: Sequence[str], name: str = "--choic
         choice_tokens(choices, model.tokenizer, name)
 
 
-def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) -> SelectionMethod:
-    """The method of the options; ``full`` when the plan keeps everything, so that nothing is computed for it."""
-    kind = get_method(options.method)
-    if plan.keeps_everything:
-        kind = METHODS["full"]
-    temperature = options.temperature or loaded.model.spec.preset.temperature
-    return kind(plan, options, temperature)
-
-
 def read_prompt(
     loaded: LoadedModel, prepared: Prepared, options: SelectionOptions, watch: Stopwatch, spare: int = 0
 ) -> Prompted:
@@ -210,14 +203,14 @@ def answer(
     question: str,
     settings: Settings,
     on_text: Callable[[str], None] | None = None,
-    on_trace: Callable[[dict[str, torch.Tensor], Prepared], None] | None = None,
+    on_trace: OnTrace | None = None,
     on_thinking: Callable[[str], None] | None = None,
 ) -> Report:
     """Answer one question about one clip.
 
     Args:
         loaded: The model.
-        open_clip: Opens the clip; called once, inside the measured time.
+        open_clip: Opens the clip; called once, inside the measured time, and again if memory runs out.
         question: Plain text.
         settings: Options.
         on_text: Called with each piece of the answer as it comes.
@@ -227,19 +220,64 @@ def answer(
     Raises:
         SeatsError: Any of its subclasses.
     """
-    began = time.perf_counter()
-    generation, devices = settings.generation, loaded.model.devices
-    watch = Stopwatch(devices)
-    with PeakMemory(devices) as peak:
-        with watch("decode"):
-            clip = open_clip()
-        prepared = prepare(loaded, clip, question, settings, watch)
-        prompted = read_prompt(loaded, prepared, settings.selection, watch, spare_for(generation))
-        first_token = time.perf_counter() - began
-        written = write_answer(loaded, prepared.layout, prompted.prefill, generation, on_text, on_thinking)
+    with PeakMemory(loaded.model.devices) as peak:
+        check_question(loaded.model, question, settings.generation)
+        read = read_clip(loaded, open_clip, settings.media, settings.selection)
+        report = reply(loaded, read, question, settings, on_text, on_trace, on_thinking)
+    return replace(report, memory_bytes=peak.n_bytes)
+
+
+def check_question(model: OmniModel, question: str, options: GenerationOptions) -> None:
+    """Find out before a clip is read that a question cannot be.
+
+    Raises:
+        UsageError: It or the choices hold a special token, the first tokens cannot tell the choices apart, or
+            reasoning cannot be switched off.
+    """
+    model.check_thinking(options.thinking)
+    check_choices(model, options.choices)
+    prompt_of(model, question, options, "video")
+
+
+@torch.inference_mode()
+def reply(
+    loaded: LoadedModel,
+    read: ReadClip,
+    question: str,
+    settings: Settings,
+    on_text: Callable[[str], None] | None = None,
+    on_trace: OnTrace | None = None,
+    on_thinking: Callable[[str], None] | None = None,
+) -> Report:
+    """Answer a question about a clip that is read; it can be asked about again.
+
+    Args:
+        loaded: The model.
+        read: With the same media and selection options.
+        question: Plain text.
+        settings: Options.
+        on_text: Called with each piece of the answer as it comes.
+        on_trace: Called once with what the selection noted.
+        on_thinking: Called with each piece of the reasoning as it comes.
+
+    Returns:
+        The report. Times of reading are the clip's; memory is not measured.
+
+    Raises:
+        SeatsError: Any of its subclasses.
+    """
+    began, model, generation = time.perf_counter(), loaded.model, settings.generation
+    watch = Stopwatch(model.devices)
+    layout = layout_of(model, read.shape, question, generation)
+    encoded = with_text(model, layout, read.kept)
+    method = method_for(loaded, read.plan, settings.selection)
+    prompted = _prefilled(loaded, layout, encoded, method, settings.selection, watch, spare_for(generation))
+    first_token = time.perf_counter() - began
+    written = write_answer(loaded, layout, prompted.prefill, generation, on_text, on_thinking)
     if on_trace is not None:
-        on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, prepared)
-    tokens = token_counts(prepared.layout, prompted.prefill.counts)
+        on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, layout, read.plan)
+    tokens = token_counts(layout, prompted.prefill.counts)
+    too_far = position_warning(layout, model.spec.max_positions)
     return Report(
         question=question,
         answer=written.text,
@@ -249,19 +287,23 @@ def answer(
         thinking_tokens=written.n_thinking,
         choices=written.choices,
         model=model_info(loaded),
-        media=media_info(clip, prepared.shape, prepared.layout.n_windows),
-        selection=selection_info(prepared.plan, tokens, settings.selection),
+        media=read.media,
+        selection=selection_info(read.plan, tokens, settings.selection),
         tokens=tokens,
-        flops=flops_info(loaded, prepared.layout, prompted),
-        seconds=_seconds(watch, first_token, time.perf_counter() - began),
-        memory_bytes=peak.n_bytes,
+        flops=flops_info(loaded, layout, prompted),
+        seconds=_seconds(
+            {**read.seconds, **watch.seconds},
+            read.wall_seconds + first_token,
+            read.wall_seconds + time.perf_counter() - began,
+        ),
+        memory_bytes=None,
         versions=versions(),
-        warnings=(*clip.warnings, *written.warnings),
+        warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),
     )
 
 
-def _seconds(watch: Stopwatch, first_token: float, answer: float) -> Seconds:
-    stages = {stage: watch.seconds.get(stage, 0.0) for stage in ("decode", "encode", "select", "prefill")}
+def _seconds(seconds: Mapping[str, float], first_token: float, answer: float) -> Seconds:
+    stages = {stage: seconds.get(stage, 0.0) for stage in ("decode", "encode", "select", "prefill")}
     return Seconds(**stages, first_token=first_token, answer=answer)
 
 

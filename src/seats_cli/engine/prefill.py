@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from seats_cli.config import KvCache, ScoreWith
 from seats_cli.engine.cache import RaggedCache
-from seats_cli.engine.encode import EncodedClip
+from seats_cli.engine.stage_one import EncodedClip
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
+from seats_cli.timelimit import check_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,7 @@ def prefill(
     drops = frozenset(method.drop_before_layer)
     mask = causal_mask(model, rows.hidden)
     for i in range(len(model.layers)):
+        check_time()
         if i in drops:
             rows, noted = _drop(model, i, rows, layout, method, score_with)
             trace.update(noted)

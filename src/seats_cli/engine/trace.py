@@ -11,7 +11,8 @@ import torch
 from seats_cli.outputs import cannot_write, check_output, whole
 
 if TYPE_CHECKING:
-    from seats_cli.engine.pipeline import Prepared
+    from seats_cli.layout import Layout
+    from seats_cli.selection.schedule import TokenPlan
 
 
 def check_trace_path(path: Path) -> None:
@@ -23,7 +24,7 @@ def check_trace_path(path: Path) -> None:
     check_output(path, "--trace")
 
 
-def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) -> None:
+def write_trace(path: Path, noted: dict[str, torch.Tensor], layout: Layout, plan: TokenPlan) -> None:
     """Write the layout, the levels, and per stage the kept rows, scores, window weights and budgets.
 
     The file appears whole or not at all.
@@ -31,12 +32,12 @@ def write_trace(path: Path, noted: dict[str, torch.Tensor], prepared: Prepared) 
     Args:
         path: Of the .npz file.
         noted: Tensors by name, such as ``before_layer_16/scores``.
-        prepared: The clip as it was laid out.
+        layout: The unpruned sequence.
+        plan: Who stays in it.
 
     Raises:
         UsageError: The file cannot be written.
     """
-    layout, plan = prepared.layout, prepared.plan
     arrays = {
         name: value.detach().float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
         for name, value in noted.items()

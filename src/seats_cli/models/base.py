@@ -7,6 +7,7 @@ offers its parts to the engine's loops; it never changes the modules of transfor
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -112,6 +113,9 @@ class OmniModel(ABC):
         thinker: The model of transformers, in eval mode.
         processor: Its processor; None for a named architecture with random weights.
         spec: What its config fixes.
+
+    Attributes:
+        encoding: Held while an encoder runs: who looks inside one would see what another thread encodes.
     """
 
     model_type: ClassVar[str]
@@ -128,6 +132,7 @@ class OmniModel(ABC):
         self.thinker = thinker
         self.processor = processor
         self.spec = spec
+        self.encoding = threading.Lock()
 
     @classmethod
     @abstractmethod

@@ -53,7 +53,7 @@ def patchify(
         raise ValueError(f"frames must be uint8 [n, h, w, 3], not {frames.dtype} {list(frames.shape)}")
     if height % side or width % side:
         raise ValueError(f"size {height}x{width} is not a multiple of {side}")
-    pixels = _resize(frames.permute(0, 3, 1, 2), size).float()
+    pixels = resize(frames, size).permute(0, 3, 1, 2).contiguous().float()
     # Mean and deviation are brought to grey levels, in this order, to give the bits transformers gives.
     levels = torch.tensor([mean, std], dtype=torch.float32, device=pixels.device)[:, :, None, None] * 255.0
     pixels = pixels.sub_(levels[0]).div_(levels[1])
@@ -66,15 +66,23 @@ def patchify(
     return order.reshape(-1, 3 * temporal_patch_size * patch_size**2)
 
 
-def _resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bicubic, antialiased: uint8 [n, 3, h, w] -> uint8 [n, 3, *size], contiguous."""
+def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bicubic, antialiased, rounded to whole grey levels; frames of that size stay as they are.
+
+    Args:
+        frames: uint8 [n, height, width, 3].
+        size: Height and width in pixels.
+
+    Returns:
+        uint8 [n, *size, 3].
+    """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as transform
 
     resized: torch.Tensor = transform.resize(
-        frames, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
+        frames.permute(0, 3, 1, 2), list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
     )
-    return resized.contiguous()
+    return resized.permute(0, 2, 3, 1)
 
 
 def log_mel(

@@ -1,0 +1,302 @@
+"""Many clips: while one is asked about, the next ones are decoded and encoded.
+
+Readers are threads; each opens a clip, encodes it and keeps what Stage I leaves. No more clips are read than there
+are readers, so memory is bounded by the clip in hand and one per reader. Questions are asked in the thread that
+takes the outcomes. What a clip gives does not depend on any of this.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
+from seats_cli.engine.pipeline import Settings, check_question, reply
+from seats_cli.engine.reading import ReadClip, read_clip, release_memory
+from seats_cli.errors import InterruptedRunError, MemoryLimitError, SeatsError, TimeLimitError, UsageError, explain
+from seats_cli.media.types import Clip
+from seats_cli.models.loading import LoadedModel
+from seats_cli.report import Report
+from seats_cli.tasks import Job, Task
+from seats_cli.timelimit import stoppable, time_limit
+from seats_cli.timing import PeakMemory
+
+OpenClip = Callable[[str, MediaOptions], Clip]
+LOOK_SECONDS = 0.2
+"""Between two looks for readers that take too long."""
+GRACE_SECONDS = 5.0
+"""Past the time limit, before a reader that does not come back is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: a report, or why there is none; ``caught`` is the exception before it was explained."""
+
+    task: Task
+    report: Report | None
+    error: SeatsError | None = None
+    caught: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a reader found, or why it found nothing."""
+
+    job: Job
+    read: ReadClip | None
+    caught: Exception | None = None
+
+
+class Asker:
+    """Reads clips and answers what is asked about them: ``asker(job)`` gives the outcomes of its tasks.
+
+    Args:
+        loaded: The model.
+        open_clip: Opens a path.
+        selection: Which tokens stay.
+        generation: How answers are written; choices are a task's own if it has any.
+        timeout_seconds: For reading a clip, and for each answer with the clip's reading counted in; None: no limit.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        open_clip: OpenClip,
+        selection: SelectionOptions,
+        generation: GenerationOptions,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.selection, self.generation = selection, generation
+        self.timeout_seconds = timeout_seconds
+        self._open_clip = open_clip
+
+    def __call__(self, job: Job, clip: Clip | None = None) -> list[Outcome]:
+        """Read and answer, one after the other.
+
+        Args:
+            job: What is asked about a clip.
+            clip: It, opened elsewhere; None: it is opened here.
+        """
+        try:
+            read = self.read(job, clip)
+        except Exception as caught:
+            return list(_all_failed(job, caught))
+        return list(self.answers(job, read))
+
+    def read(self, job: Job, clip: Clip | None = None) -> ReadClip:
+        """Decode, encode and thin a clip, within the time limit.
+
+        Raises:
+            SeatsError: Any of its subclasses.
+        """
+        with time_limit(self.timeout_seconds):
+            return read_clip(
+                self.loaded,
+                lambda: self._open_clip(job.path, job.media) if clip is None else clip,
+                job.media,
+                self.selection,
+            )
+
+    def answers(self, job: Job, read: ReadClip) -> Iterator[Outcome]:
+        """Outcomes of a clip's tasks, each as it is found.
+
+        Raises:
+            InterruptedRunError: Ctrl-C while an answer was written.
+        """
+        for task in job.tasks:
+            yield self._answer(task, read)
+
+    def _answer(self, task: Task, read: ReadClip) -> Outcome:
+        try:
+            return self._reply(task, read)
+        except Exception as caught:
+            if not isinstance(explain(caught), MemoryLimitError):
+                return _failed(task, caught)
+        # Another clip may have been encoded at the same time: once more, with the device to itself.
+        release_memory()
+        try:
+            with self.loaded.model.encoding:
+                outcome = self._reply(task, read)
+        except Exception as caught:
+            return _failed(task, caught)
+        again = "out of memory while it was answered: answered again with nothing beside it"
+        return replace(outcome, report=outcome.report and _warned(outcome.report, again))
+
+    def _reply(self, task: Task, read: ReadClip) -> Outcome:
+        left = None if self.timeout_seconds is None else max(self.timeout_seconds - read.wall_seconds, 0.0)
+        generation = task.generation(self.generation)
+        settings = Settings(selection=self.selection, generation=generation)
+        with time_limit(left, of=self.timeout_seconds):
+            if task.choices:
+                check_question(self.loaded.model, task.question, generation)
+            report = reply(self.loaded, read, task.question, settings)
+        if report.finish_reason == "interrupted":
+            raise KeyboardInterrupt
+        # The clip is known by the name that this task gives it.
+        return Outcome(task, replace(report, media=replace(report.media, path=task.path)))
+
+
+def _warned(report: Report, line: str) -> Report:
+    return replace(report, warnings=(*report.warnings, line))
+
+
+def _failed(task: Task, caught: Exception) -> Outcome:
+    return Outcome(task, None, explain(caught), caught)
+
+
+def _all_failed(job: Job, caught: Exception) -> Iterator[Outcome]:
+    return (_failed(task, caught) for task in job.tasks)
+
+
+def check_tasks(asker: Asker, tasks: Iterable[Task]) -> None:
+    """Find out before anything is read what cannot be asked of this model.
+
+    Raises:
+        UsageError: A question holds a special token, or choices cannot be told apart; names where it was given.
+    """
+    seen = set()
+    for task in tasks:
+        asked = task.question, task.choices
+        if asked in seen:
+            continue
+        seen.add(asked)
+        try:
+            check_question(asker.loaded.model, task.question, task.generation(asker.generation))
+        except UsageError as error:
+            raise UsageError(f"{task.place}: {error}" if task.place else str(error), error.hint) from None
+
+
+def run(asker: Asker, jobs: Iterable[Job], *, readers: int = 1) -> Iterator[Outcome]:
+    """Outcomes of all tasks, as they are found; with one reader in the order of the jobs.
+
+    A clip that cannot be read, or a question that fails, becomes an outcome with an error, and the rest goes on.
+
+    Args:
+        asker: Reads and answers.
+        jobs: What is asked.
+        readers: Clips that are read ahead, each by a thread; 0: none, clips are read one by one.
+
+    Raises:
+        InterruptedRunError: Ctrl-C.
+    """
+    devices = asker.loaded.model.devices
+    readings = _in_turn(asker, jobs) if readers == 0 else _Readers(asker, jobs, readers)
+    peak = PeakMemory(devices)
+    peak.__enter__()
+    try:
+        for reading in readings:
+            if reading.read is None:
+                yield from _all_failed(reading.job, reading.caught or SeatsError("nothing was read"))
+                continue
+            for outcome in asker.answers(reading.job, reading.read):
+                peak.__exit__(None, None, None)
+                report = outcome.report and replace(outcome.report, memory_bytes=peak.n_bytes)
+                yield replace(outcome, report=report)
+                peak = PeakMemory(devices)
+                peak.__enter__()
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted") from None
+    finally:
+        if isinstance(readings, _Readers):
+            readings.close()
+
+
+def _in_turn(asker: Asker, jobs: Iterable[Job]) -> Iterator[_Reading]:
+    for job in jobs:
+        yield _read(asker, job)
+
+
+def _read(asker: Asker, job: Job) -> _Reading:
+    try:
+        return _Reading(job, asker.read(job))
+    except Exception as caught:
+        return _Reading(job, None, caught)
+
+
+class _Readers:
+    """Threads that read ahead. Iterating gives what they found, and takes the room for the next clip.
+
+    A reader that does not come back, deep inside a decoder, is given up after the time limit and another takes its
+    place: threads cannot be ended from outside.
+    """
+
+    def __init__(self, asker: Asker, jobs: Iterable[Job], n_readers: int) -> None:
+        self._asker, self._jobs = asker, iter(jobs)
+        self._found: queue.Queue[_Reading | None] = queue.Queue()
+        self._room = threading.Semaphore(n_readers)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        # Whoever takes an entry out of here, the reader or the one who gives it up, speaks for the job.
+        self._begun: dict[int, tuple[Job, float]] = {}
+        self._n_begun = 0
+        self._threads: list[threading.Thread] = []
+        for _ in range(n_readers):
+            self._add()
+
+    def _add(self) -> None:
+        thread = threading.Thread(target=self._work, name="seats-reader", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        with stoppable(self._stop):
+            while True:
+                self._room.acquire()
+                with self._lock:
+                    job = None if self._stop.is_set() else next(self._jobs, None)
+                    self._n_begun += 1
+                    number = self._n_begun
+                    if job is not None:
+                        self._begun[number] = job, time.monotonic()
+                if job is None:
+                    self._found.put(None)
+                    return
+                reading = _read(self._asker, job)
+                with self._lock:
+                    wanted = self._begun.pop(number, None) is not None
+                if not wanted:
+                    return
+                self._found.put(reading)
+
+    def __iter__(self) -> Iterator[_Reading]:
+        working = len(self._threads)
+        while working:
+            try:
+                reading = self._found.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                yield from self._given_up()
+                continue
+            if reading is None:
+                working -= 1
+                self._room.release()
+            else:
+                self._room.release()
+                yield reading
+
+    def _given_up(self) -> Iterator[_Reading]:
+        limit = self._asker.timeout_seconds
+        if limit is None:
+            return
+        latest = time.monotonic() - limit - GRACE_SECONDS
+        with self._lock:
+            late = [number for number, (_, began) in self._begun.items() if began < latest]
+            jobs = [self._begun.pop(number)[0] for number in late]
+        for job in jobs:
+            self._add()
+            self._room.release()
+            problem = f"{job.path}: took longer than {limit:g} s (--timeout) and did not stop when told to"
+            yield _Reading(job, None, TimeLimitError(problem))
+
+    def close(self) -> None:
+        """Call off what is being read."""
+        self._stop.set()
+        for _ in self._threads:
+            self._room.release()
+        until = time.monotonic() + GRACE_SECONDS
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))

@@ -1,0 +1,178 @@
+"""A clip decoded, encoded and thinned once, for whatever is asked about it.
+
+Which of its tokens enter the decoder does not depend on the question, so what waits for one is what is kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seats_cli.config import MediaOptions, SelectionOptions
+from seats_cli.engine.analytic import plan_of, synthetic_prompt
+from seats_cli.engine.encode import window_batches
+from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
+from seats_cli.engine.stage_one import KeptClip, keep_windows
+from seats_cli.errors import MemoryLimitError, explain
+from seats_cli.layout import Layout
+from seats_cli.media.types import Clip
+from seats_cli.models.base import OmniModel
+from seats_cli.models.loading import LoadedModel
+from seats_cli.report import MediaInfo
+from seats_cli.selection import METHODS, get_method
+from seats_cli.selection.base import SelectionMethod
+from seats_cli.selection.schedule import TokenPlan
+from seats_cli.timing import Stopwatch
+
+WINDOWS_PER_BATCH = 8
+"""Windows of the picture that are encoded at once; of the sound four times as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedClip:
+    """A clip whose windows are known, before anything is encoded.
+
+    Attributes:
+        clip: Open.
+        waveform: float32 [n], 16 kHz.
+        shape: The clip in tokens.
+        layout: Of a prompt about it; where the windows are does not depend on what is asked.
+    """
+
+    clip: Clip
+    waveform: npt.NDArray[np.float32]
+    shape: ClipShape
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClip:
+    """A clip as the decoder will receive it.
+
+    Attributes:
+        shape: The clip in tokens.
+        plan: Who stays.
+        kept: What Stage I left.
+        media: What was seen and heard.
+        seconds: By stage.
+        wall_seconds: From opening the file to here.
+        warnings: What was cut, replaced or missing.
+    """
+
+    shape: ClipShape
+    plan: TokenPlan
+    kept: KeptClip
+    media: MediaInfo
+    seconds: Mapping[str, float]
+    wall_seconds: float
+    warnings: tuple[str, ...]
+
+
+def open_and_place(
+    model: OmniModel, open_clip: Callable[[], Clip], media: MediaOptions, watch: Stopwatch
+) -> OpenedClip:
+    """Open a clip, hear its sound, count its tokens.
+
+    Args:
+        model: Whose tokens.
+        open_clip: Opens it.
+        media: What of it is seen and heard.
+        watch: Stage ``decode`` is added to it.
+
+    Raises:
+        MediaError: It cannot be read, or there is nothing to see and nothing to hear.
+    """
+    with watch("decode"):
+        clip = open_clip()
+        waveform = clip.waveform()
+    shape = clip_shape(clip, len(waveform), type(model), model.spec, media)
+    layout = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec)
+    return OpenedClip(clip, waveform, shape, layout)
+
+
+def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) -> SelectionMethod:
+    """The method of the options; ``full`` when the plan keeps everything, so that nothing is computed for it."""
+    kind = get_method(options.method)
+    if plan.keeps_everything:
+        kind = METHODS["full"]
+    temperature = options.temperature or loaded.model.spec.preset.temperature
+    return kind(plan, options, temperature)
+
+
+@torch.inference_mode()
+def read_clip(
+    loaded: LoadedModel, open_clip: Callable[[], Clip], media: MediaOptions, selection: SelectionOptions
+) -> ReadClip:
+    """Decode, encode and thin a clip.
+
+    Out of memory, it is tried once more with a window at a time, and a warning says so.
+
+    Args:
+        loaded: The model.
+        open_clip: Opens the clip.
+        media: What of it is seen and heard.
+        selection: What is kept.
+
+    Raises:
+        SeatsError: Any of its subclasses.
+    """
+    began = time.perf_counter()
+    try:
+        return _read(loaded, open_clip, media, selection, WINDOWS_PER_BATCH, began)
+    except Exception as caught:
+        if not isinstance(explain(caught), MemoryLimitError):
+            raise
+    # Outside the handler: there the exception would hold the tensors of the first attempt.
+    release_memory()
+    read = _read(loaded, open_clip, media, selection, 1, began)
+    line = f"out of memory with {WINDOWS_PER_BATCH} windows encoded at once: encoded again, one at a time"
+    return replace(read, warnings=(*read.warnings, line))
+
+
+def release_memory() -> None:
+    """Give back what a failed attempt held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _read(
+    loaded: LoadedModel,
+    open_clip: Callable[[], Clip],
+    media: MediaOptions,
+    selection: SelectionOptions,
+    windows_per_batch: int,
+    began: float,
+) -> ReadClip:
+    model = loaded.model
+    watch = Stopwatch(model.devices)
+    opened = open_and_place(model, open_clip, media, watch)
+    clip, layout = opened.clip, opened.layout
+    plan = plan_of(model.spec, layout, selection)
+    method = method_for(loaded, plan, selection)
+    batches = window_batches(
+        model,
+        clip,
+        opened.waveform,
+        opened.shape,
+        layout.window_sizes,
+        watch,
+        saliency=method.needs_saliency,
+        windows_per_batch=windows_per_batch,
+    )
+    kept = keep_windows(batches, method, watch)
+    return ReadClip(
+        shape=opened.shape,
+        plan=plan,
+        kept=kept,
+        media=media_info(clip, opened.shape, layout.n_windows),
+        seconds=watch.seconds,
+        wall_seconds=time.perf_counter() - began,
+        warnings=tuple(clip.warnings),
+    )
