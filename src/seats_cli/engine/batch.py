@@ -10,7 +10,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
@@ -33,7 +34,7 @@ GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: a report, or why there is none; ``caught`` is the exception before it was explained."""
+    """What became of a task: a report, or why there is none, with the exception before it was explained."""
 
     task: Task
     report: Report | None
@@ -58,7 +59,7 @@ class Asker:
         open_clip: Opens a path.
         selection: Which tokens stay.
         generation: How answers are written; choices are a task's own if it has any.
-        timeout_seconds: For reading a clip, and for each answer with the clip's reading counted in; None: no limit.
+        timeout_seconds: For a clip and a question about it, from opening the file to the answer; None: no limit.
     """
 
     def __init__(
@@ -184,31 +185,30 @@ def run(asker: Asker, jobs: Iterable[Job], *, readers: int = 1) -> Iterator[Outc
     Raises:
         InterruptedRunError: Ctrl-C.
     """
-    devices = asker.loaded.model.devices
-    readings = _in_turn(asker, jobs) if readers == 0 else _Readers(asker, jobs, readers)
-    peak = PeakMemory(devices)
-    peak.__enter__()
+    with closing(_outcomes(asker, jobs, readers)) as outcomes:
+        while True:
+            # The most that was held since the one before, clips that are read ahead included.
+            with PeakMemory(asker.loaded.model.devices) as peak:
+                outcome = next(outcomes, None)
+            if outcome is None:
+                return
+            report = outcome.report and replace(outcome.report, memory_bytes=peak.n_bytes)
+            yield replace(outcome, report=report)
+
+
+def _outcomes(asker: Asker, jobs: Iterable[Job], n_readers: int) -> Generator[Outcome, None, None]:
+    readers = None if n_readers == 0 else _Readers(asker, jobs, n_readers)
     try:
-        for reading in readings:
+        for reading in readers or (_read(asker, job) for job in jobs):
             if reading.read is None:
                 yield from _all_failed(reading.job, reading.caught or SeatsError("nothing was read"))
-                continue
-            for outcome in asker.answers(reading.job, reading.read):
-                peak.__exit__(None, None, None)
-                report = outcome.report and replace(outcome.report, memory_bytes=peak.n_bytes)
-                yield replace(outcome, report=report)
-                peak = PeakMemory(devices)
-                peak.__enter__()
+            else:
+                yield from asker.answers(reading.job, reading.read)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted") from None
     finally:
-        if isinstance(readings, _Readers):
-            readings.close()
-
-
-def _in_turn(asker: Asker, jobs: Iterable[Job]) -> Iterator[_Reading]:
-    for job in jobs:
-        yield _read(asker, job)
+        if readers is not None:
+            readers.close()
 
 
 def _read(asker: Asker, job: Job) -> _Reading:
