@@ -47,9 +47,11 @@ def test_exit_codes_are_distinct_and_documented() -> None:
         "ModelError": 4,
         "MemoryLimitError": 5,
         "SomeFailedError": 6,
+        "TimeLimitError": 124,
         "InterruptedRunError": 130,
     }
     assert all(kind.__doc__ for kind in CLASSES.values())
+    assert len({kind.kind for kind in CLASSES.values()}) == len(CLASSES)
 
 
 @pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)

@@ -12,7 +12,8 @@
     └── InterruptedRunError   130  Ctrl-C
 
 Each carries one line for the user (``str(error)``), an optional ``hint`` that says what to do, and the
-exit code of its class. ``explain`` turns the exceptions of other libraries into these.
+exit code and the ``kind`` of its class, by which failures are counted. ``explain`` turns the exceptions of
+other libraries into these.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class SeatsError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "other"
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(" ".join(message.split()))
@@ -39,42 +41,49 @@ class UsageError(SeatsError):
     """An option, a question or a schedule that cannot be."""
 
     exit_code = 2
+    kind = "usage"
 
 
 class MediaError(SeatsError):
     """A file that cannot be read, seen or heard."""
 
     exit_code = 3
+    kind = "media"
 
 
 class ModelError(SeatsError):
     """A model that is missing, unreachable, damaged or of an unknown kind."""
 
     exit_code = 4
+    kind = "model"
 
 
 class MemoryLimitError(SeatsError):
     """The device or the machine ran out of memory."""
 
     exit_code = 5
+    kind = "memory"
 
 
 class SomeFailedError(SeatsError):
     """A batch was finished, but some of its clips failed."""
 
     exit_code = 6
+    kind = "some failed"
 
 
 class TimeLimitError(SeatsError):
     """A clip took longer than ``--timeout``; the code is that of ``timeout(1)``."""
 
     exit_code = 124
+    kind = "timeout"
 
 
 class InterruptedRunError(SeatsError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+    kind = "interrupted"
 
 
 MEMORY_HINT = (

@@ -160,6 +160,11 @@ class Versions:
     transformers: str | None
 
 
+def writable(text: str) -> str:
+    """Text that any UTF-8 stream can carry: bytes of a file name that are not UTF-8 are written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _json_safe(value: Any) -> Any:
     """Strict JSON values: no NaN or infinity, no lone surrogate, objects in field order."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -168,8 +173,7 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_json_safe(str(key)): _json_safe(item) for key, item in value.items()}
     if isinstance(value, str):
-        # A file name that is not UTF-8 arrives with lone surrogates, which no UTF-8 stream can carry.
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return writable(value)
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):  # numpy's too
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Sequence):

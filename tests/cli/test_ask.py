@@ -14,7 +14,7 @@ import pytest
 from seats_cli import Report, Seats
 from seats_cli.cli.app import main
 from seats_cli.cli.batch import Output, answer_one
-from seats_cli.cli.inputs import Inputs
+from seats_cli.tasks import Task
 from tests.cli.conftest import N_LAYERS
 from tests.cli.contract import ASK, FAILED, check
 
@@ -176,9 +176,9 @@ def test_answers_cannot_steer_the_terminal(capsys):
             on_text("a\x1b[2Jb\u202e\tc")
             raise LookupError
 
-    output = Output(as_json=False, detail="none", quiet=True, verbose=False, trace=None)
+    output = Output(format=None, detail="none", quiet=True, verbose=False)
     with pytest.raises(LookupError):
-        answer_one(Sly(), Inputs(("clip.mp4",), "What?", many=False), output)
+        answer_one(Sly(), Task(path="clip.mp4", question="What?"), output, None)
     # The line it began is ended, though the answer was not.
     assert capsys.readouterr().out == "a\\x1b[2Jb\\u202e\tc\n"
 
@@ -368,7 +368,7 @@ def test_folders_and_patterns_stand_for_their_clips(ask, shelf):
     assert asked(ask(shelf, "What?")) == [flat], "a line, however few there are"
     assert asked(ask(shelf, "What?", "--recursive")) == [flat, deep]
     assert asked(ask(f"{shelf}/**/*.mp4", "What?")) == [flat, deep]
-    assert asked(ask(deep, shelf, "What?", "-r")) == [deep, flat, deep], "what is named twice is asked twice"
+    assert asked(ask(deep, shelf, "What?", "-r")) == [deep, deep, flat], "asked twice, read once"
 
 
 def test_folders_and_patterns_without_clips_are_said_before_a_model_is_sought(seats, shelf):

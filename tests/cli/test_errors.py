@@ -268,6 +268,7 @@ def test_the_unexpected_is_one_line_and_a_trace_on_request(seats, clips, monkeyp
         raise LookupError("no\nsuch\x1b[31m thing")
 
     monkeypatch.setattr("seats_cli.engine.pipeline.answer", break_down)
+    monkeypatch.setattr("seats_cli.engine.batch.reply", break_down)
     arguments = ("ask", clips / "clip.mp4", "What?", "-m", checkpoint)
     ended = seats(*arguments)
     refused(ended, 1, r"LookupError: no such\x1b[31m thing")
@@ -284,6 +285,7 @@ def test_ctrl_c_before_the_answer_is_130(seats, clips, monkeypatch, checkpoint):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("seats_cli.engine.pipeline.answer", interrupt)
+    monkeypatch.setattr("seats_cli.engine.batch.reply", interrupt)
     for paths in (["clip.mp4"], ["clip.mp4", "silent.mp4"]):
         for more in ((), ("--json",)):
             ended = seats("ask", *(clips / path for path in paths), "What?", "-m", checkpoint, "-q", *more)

@@ -375,9 +375,9 @@ def test_a_row_that_cannot_be_written_ends_it(evaluate, write, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     out = tmp_path / "out.jsonl"
-    monkeypatch.setattr(Outcome, "to_json", full)
+    monkeypatch.setattr("seats_cli.cli.lines.os.fsync", full)
     ended = evaluate(write(labelled(1)), "-o", out, "-q")
-    assert (ended.code, ended.complaint) == (1, f"{out} cannot be written: No space left on device")
+    assert (ended.code, ended.complaint) == (1, f"-o {out} cannot be written: No space left on device")
 
 
 def test_the_python_face(write, checkpoint):

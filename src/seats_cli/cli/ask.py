@@ -10,16 +10,20 @@ import typer
 
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
-from seats_cli.cli.batch import Detail, Output, answer_each, answer_one, failure_line
+from seats_cli.cli.batch import Detail, Format, Output, answer_one, failure_row
 from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, write
+from seats_cli.cli.engines import engine_of
 from seats_cli.cli.inputs import split_inputs
+from seats_cli.cli.many import Work, answer_many
+from seats_cli.cli.run_options import BATCH, RunOptions, run_options
 from seats_cli.cli.workload import check_selection
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
 from seats_cli.errors import MediaError, UsageError
+from seats_cli.tasks import Task
 
 
-def _check_clip(path: str, output: Output) -> None:
+def _check_clip(task: Task, output: Output) -> None:
     """A typing mistake should not cost the time it takes to load a model.
 
     Raises:
@@ -28,11 +32,17 @@ def _check_clip(path: str, output: Output) -> None:
     from seats_cli.media.source import check_path
 
     try:
-        check_path(path)
+        check_path(task.path)
     except MediaError as error:
-        if output.as_json:
-            write(failure_line(path, error))
+        if output.format == "jsonl":
+            write(failure_row(task, error))
         raise
+
+
+def _format(given: Format | None, *, as_json: bool) -> Format | None:
+    if as_json and given not in (None, "jsonl"):
+        raise UsageError(f"--json contradicts --format {given}", "leave one of them out")
+    return "jsonl" if as_json else given
 
 
 @command(
@@ -40,13 +50,15 @@ def _check_clip(path: str, output: Output) -> None:
     media=bundles.media_options,
     selection=bundles.selection_options,
     generation=bundles.generation_options,
+    running=run_options,
 )
 def ask(
     arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="MEDIA... QUESTION",
-            help="Clips, folders of them, patterns, or - for a list of paths on stdin; then the question.",
+            help="Clips, folders of them, patterns, or - for a list of paths on stdin; then the question, or "
+            "@FILE that holds it. A .jsonl or .csv file brings clips with questions of their own.",
         ),
     ],
     loading: ModelOptions,
@@ -55,14 +67,29 @@ def ask(
     *,
     selection: SelectionOptions,
     generation: GenerationOptions,
+    also: Annotated[
+        list[str] | None,
+        opt.option(
+            "--also", panel=opt.GENERATION, metavar="<text>", help="One more question about the same. Repeatable."
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
+    format: Annotated[
+        Format | None,
+        opt.option(
+            "--format",
+            panel=opt.OUTPUT,
+            env="SEATS_FORMAT",
+            help="Of the answers. Default: text for one clip, tsv (path, tab, answer) for several.",
+        ),
+    ] = None,
     report: Annotated[
         Detail | None,
         opt.option(
             "--report",
             panel=opt.OUTPUT,
             env="SEATS_REPORT",
-            help="On stderr. Default: full for one clip, short for several and with --json.",
+            help="On stderr. Default: full for one clip, short for several and in JSON, none with -o.",
         ),
     ] = None,
     trace: Annotated[
@@ -83,11 +110,12 @@ def ask(
     ] = False,
     null: Annotated[
         bool,
-        opt.option("--null", "-0", panel=opt.OUTPUT, help="The list on stdin ends each path with NUL."),
+        opt.option("--null", "-0", panel=BATCH, help="The list on stdin ends each path with NUL."),
     ] = False,
     recursive: Annotated[
-        bool, opt.option("--recursive", "-r", panel=opt.OUTPUT, help="Look into folders of folders too.")
+        bool, opt.option("--recursive", "-r", panel=BATCH, help="Look into folders of folders too.")
     ] = False,
+    running: RunOptions,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
@@ -96,19 +124,25 @@ def ask(
     The answer goes to stdout, the report to stderr. Several clips give one line each: path, tab, answer.
     """
     selection = dataclasses.replace(selection, trr=trr)
-    inputs = split_inputs(arguments, null=null, recursive=recursive)
+    inputs = split_inputs(arguments, null=null, recursive=recursive, also=also or [])
     output = Output(
-        as_json=as_json,
+        format=_format(format, as_json=as_json),
         detail=report,
         quiet=quiet,
         verbose=verbose,
         trace=trace,
         show_thinking=show_thinking,
+        several=inputs.several,
     )
-    if trace is not None and inputs.many:
+    many = inputs.many or running != RunOptions(timeout_seconds=running.timeout_seconds, workers=running.workers)
+    if trace is not None and many:
         raise UsageError("--trace describes one clip; ask about one at a time")
-    if not inputs.many:
-        _check_clip(inputs.clips[0], output)
+    if many:
+        check_selection(loading, selection)
+        work = Work(loading, media, selection, generation, inputs, output, running)
+        return answer_many(work, engine_of(work))
+    (task,) = inputs.tasks
+    _check_clip(task, output)
     check_selection(loading, selection)
     if trace is not None:
         from seats_cli.engine.trace import check_trace_path
@@ -117,11 +151,4 @@ def ask(
     seats = bundles.seats_of(loading, selection=selection, media=media, generation=generation)
     if seats.loaded.note is not None and not quiet:
         notice(seats.loaded.note)
-    if not inputs.many:
-        return answer_one(seats, inputs, output)
-    # What is wrong with the question or the selection is wrong for every clip: it is said once.
-    from seats_cli.engine.analytic import check_settings
-
-    check_settings(seats.loaded.model.spec, [selection])
-    seats.loaded.model.prompt(inputs.question, generation.system, "video", thinking=generation.thinking)
-    return answer_each(seats, inputs, output)
+    return answer_one(seats, task, output, running.timeout_seconds)

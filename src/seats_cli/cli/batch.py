@@ -1,21 +1,23 @@
-"""Answers as they come: one clip streams its answer, several give a line each and none stops the rest."""
+"""How answers are shown: one clip streams its answer, several give a line or a paragraph each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from seats_cli.cli.console import NOBODY_READS, cell, fail, harmless, notice, one_line, show, whisper, write
-from seats_cli.cli.inputs import Inputs
-from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, counted, explain
+from seats_cli.cli.console import NOBODY_READS, cell, harmless, notice, one_line, show, whisper, write
+from seats_cli.errors import InterruptedRunError, SeatsError, explain
+from seats_cli.tasks import Task
+from seats_cli.timelimit import time_limit
 
 if TYPE_CHECKING:
     from seats_cli.api import Seats
     from seats_cli.report import Report
 
 Detail = Literal["full", "short", "none"]
+Format = Literal["text", "tsv", "jsonl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,54 +25,65 @@ class Output:
     """How answers and reports are shown.
 
     Attributes:
-        as_json: An object per clip in place of its answer.
-        detail: Of the report on stderr; None: full for one clip, short for several and with JSON.
+        format: Of the answers on stdout; None: text for one clip, tsv for several.
+        detail: Of the report on stderr; None: full for one clip, short for several and with jsonl, none where
+            answers go to a file.
         quiet: No report and no notices.
         verbose: The trace of errors that were not expected.
         trace: Where the kept rows go.
         show_thinking: Reasoning on stderr.
+        several: A clip may have several questions: lines say which.
     """
 
-    as_json: bool
+    format: Format | None
     detail: Detail | None
     quiet: bool
     verbose: bool
-    trace: Path | None
+    trace: Path | None = None
     show_thinking: bool = False
+    several: bool = False
 
 
-def failure_line(path: str, error: SeatsError) -> str:
+def failure_row(task: Task, error: SeatsError) -> str:
     """The JSON line of a clip that failed."""
     import json
 
-    from seats_cli.report import SCHEMA_VERSION
+    from seats_cli.cli.answers import failure
 
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "command": "ask",
-        "media": {"path": _writable(path)},
-        "error": {"message": _writable(str(error)), "hint": _writable(error.hint), "exit_code": error.exit_code},
-    }
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return json.dumps(failure(task, error), ensure_ascii=False) + "\n"
 
 
-def _writable(text: str) -> str:
-    """Bytes that were not UTF-8, written out as the report does."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def written(row: Mapping[str, Any], output: Output) -> str:
+    """An answer among many, as it goes to stdout; empty for a failure, but in JSON.
+
+    Args:
+        row: As it goes to the file of answers.
+        output: How it is shown.
+    """
+    import json
+
+    if output.format == "jsonl":
+        return json.dumps({key: value for key, value in row.items() if key != "key"}, ensure_ascii=False) + "\n"
+    if row.get("error") is not None:
+        return ""
+    path, question, answer = row["media"]["path"], row["question"], row["answer"]
+    if output.format == "text":
+        asked = f"{harmless(question)}\n" if output.several else ""
+        return f"{cell(path)}\n{asked}{harmless(answer)}\n\n"
+    asked = f"{one_line(question)}\t" if output.several else ""
+    return f"{cell(path)}\t{asked}{one_line(answer)}\n"
 
 
 class _Stream:
     """Pieces of text to one place; ends the line that it began, however the text ends."""
 
-    def __init__(self, write: Callable[[str], None], lead: str = "") -> None:
+    def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._lead = lead
         self._open = False
 
     def __call__(self, piece: str) -> None:
         self._open = True
-        self._write(self._lead + harmless(piece))
-        self._lead = ""
+        self._write(harmless(piece))
 
     def close(self) -> None:
         if self._open:
@@ -78,36 +91,40 @@ class _Stream:
             self._write("\n")
 
 
-def _ask(seats: Seats, path: str, question: str, output: Output, many: bool) -> Report:
+def _ask(seats: Seats, task: Task, output: Output, timeout_seconds: float | None) -> Report:
     """Put one answer on stdout: as it comes, as a line, or as an object; the reasoning on stderr if wanted."""
-    thinking, answer = _Stream(whisper, f"{cell(path)}\n" if many else ""), _Stream(write)
+    from seats_cli.engine.batch import Outcome
+
+    thinking, answer = _Stream(whisper), _Stream(write)
 
     def on_text(piece: str) -> None:
         thinking.close()
         answer(piece)
 
-    whole = output.as_json or many
+    whole = output.format in ("tsv", "jsonl")
     try:
-        report = seats.ask(
-            path,
-            question,
-            on_text=None if whole else on_text,
-            on_thinking=thinking if output.show_thinking else None,
-            trace=output.trace,
-        )
+        with time_limit(timeout_seconds):
+            report = seats.ask(
+                task.path,
+                task.question,
+                on_text=None if whole else on_text,
+                on_thinking=thinking if output.show_thinking else None,
+                trace=output.trace,
+            )
     finally:
         thinking.close()
         answer.close()
     if whole:
-        write(report.to_json() + "\n" if output.as_json else f"{cell(path)}\t{one_line(report.answer)}\n")
+        from seats_cli.cli.answers import row_of
+
+        write(written(row_of(Outcome(task, report)), output))
     return report
 
 
-def _show_report(path: str, report: Report, output: Output, many: bool) -> None:
+def show_report(path: str, report: Report, output: Output, detail: Detail, *, many: bool) -> None:
     """The report on stderr; a short one has no warnings in it, so they follow as notices."""
     if output.quiet:
         return
-    detail = output.detail or ("short" if many or output.as_json else "full")
     if detail != "none":
         from rich.text import Text
 
@@ -121,43 +138,19 @@ def _show_report(path: str, report: Report, output: Output, many: bool) -> None:
             notice(f"{cell(path)}: {warning}" if many else warning)
 
 
-def answer_one(seats: Seats, inputs: Inputs, output: Output) -> int:
+def answer_one(seats: Seats, task: Task, output: Output, timeout_seconds: float | None) -> int:
     """Ask about one clip; returns the exit code."""
-    (path,) = inputs.clips
     try:
-        report = _ask(seats, path, inputs.question, output, many=False)
+        report = _ask(seats, task, output, timeout_seconds)
     except Exception as caught:
-        if output.as_json and not isinstance(caught, NOBODY_READS):
-            write(failure_line(path, explain(caught)))
+        if output.format == "jsonl" and not isinstance(caught, NOBODY_READS):
+            write(failure_row(task, explain(caught)))
         raise
-    _show_report(path, report, output, many=False)
+    show_report(
+        task.path,
+        report,
+        output,
+        output.detail or ("short" if output.format == "jsonl" else "full"),
+        many=False,
+    )
     return InterruptedRunError.exit_code if report.finish_reason == "interrupted" else 0
-
-
-def answer_each(seats: Seats, inputs: Inputs, output: Output) -> int:
-    """Ask about every clip in turn; one that fails is named and passed over.
-
-    Raises:
-        SomeFailedError: At the end, if any failed.
-        InterruptedRunError: Ctrl-C ends the batch.
-    """
-    failed = 0
-    if not output.quiet:
-        notice(counted(len(inputs.clips), "clip"))
-    for path in inputs.clips:
-        try:
-            report = _ask(seats, path, inputs.question, output, many=True)
-        except NOBODY_READS:
-            raise
-        except Exception as caught:
-            error = fail(caught, verbose=output.verbose, about=path)
-            failed += 1
-            if output.as_json:
-                write(failure_line(path, error))
-            continue
-        _show_report(path, report, output, many=True)
-        if report.finish_reason == "interrupted":
-            raise InterruptedRunError("interrupted")
-    if failed:
-        raise SomeFailedError(f"{failed} of {counted(len(inputs.clips), 'clip')} failed")
-    return 0

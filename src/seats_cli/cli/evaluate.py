@@ -77,7 +77,7 @@ def _run(
 
         def on_outcome(outcome: Outcome) -> None:
             if rows is not None:
-                rows.add(outcome)
+                rows.put(outcome)
             progress.advance()
 
         return seats.evaluate(

@@ -1,15 +1,20 @@
-"""``MEDIA... QUESTION``: which of the arguments are clips, what folders and patterns stand for, and stdin."""
+"""``MEDIA... QUESTION``: which arguments are clips, and what folders, patterns, lists and files stand for."""
 
 from __future__ import annotations
 
 import glob
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from seats_cli.errors import UsageError
+from seats_cli.tasks import Task
 
 STDIN = "-"
+FROM_FILE = "@"
+"""Before the path of a file whose text is the question."""
 EXAMPLE = 'seats ask clip.mp4 "What happens?"'
 
 
@@ -18,51 +23,124 @@ class Inputs:
     """What is asked about what.
 
     Attributes:
-        clips: Paths as given; bytes that are not UTF-8 are kept as surrogates.
-        question: Not empty.
+        tasks: In the order given; paths keep bytes that are not UTF-8 as surrogates.
         many: The answers are lines. A list is a batch however long it is: its readers want lines.
+        several: A clip may be asked several questions, so a line says which.
+        files: Of questions.
     """
 
-    clips: tuple[str, ...]
-    question: str
+    tasks: tuple[Task, ...]
     many: bool
+    several: bool = False
+    files: tuple[Path, ...] = ()
 
 
-def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False) -> Inputs:
-    """Tell the clips from the question: the question comes last.
+def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, also: Sequence[str] = ()) -> Inputs:
+    """Tell the clips from the question: the question comes last, unless a file of questions brings them.
 
     ``-`` among the clips stands for a list of paths on stdin, one a line; with ``null`` they end with NUL, and a
     ``-`` is understood where none is given. A folder stands for the media files in it, with ``recursive`` also for
     those in its folders; a pattern that the shell left alone for what it matches.
 
+    Args:
+        arguments: At least one.
+        null: How the list on stdin ends its paths.
+        recursive: Look into folders of folders.
+        also: More questions.
+
     Raises:
-        UsageError: No clip, no question, a list that cannot be read, or a folder or pattern without a media file.
+        UsageError: No clip, no question, a list or file of questions that cannot be read, or a folder or pattern
+            without a media file.
     """
-    *clips, question = arguments
-    if null and STDIN not in clips:
+    if _is_rows(arguments[-1]) and os.path.isfile(arguments[-1]):
+        clips, asked = list(arguments), []
+    else:
+        clips, asked = list(arguments[:-1]), [arguments[-1]]
+    if null and STDIN not in clips and not (clips and not asked):
         clips.append(STDIN)
     if not clips:
         raise UsageError("give at least one clip, then a question", EXAMPLE)
-    if not question.strip():
-        raise UsageError("the question is empty", EXAMPLE)
-    if os.path.exists(question):
-        kind = "folder" if os.path.isdir(question) else "file"
-        raise UsageError(f"the last argument is the question, and {question} is a {kind}", EXAMPLE)
-    if "" in clips:
-        raise UsageError("the path of a clip is empty", EXAMPLE)
+    if asked and os.path.exists(asked[0]):
+        kind = "folder" if os.path.isdir(asked[0]) else "file"
+        hint = f"{EXAMPLE}; {FROM_FILE}FILE is a question that is in a file"
+        raise UsageError(f"the last argument is the question, and {asked[0]} is a {kind}", hint)
+    questions = [_question(text) for text in (*asked, *also)]
     if clips.count(STDIN) > 1:
         raise UsageError("- is given twice; stdin can be read once")
-    many = len(clips) > 1 or STDIN in clips or any(map(_stands_for_others, clips))
-    found = [path for clip in clips for path in (_read_list(null) if clip == STDIN else _meant(clip, recursive))]
-    return Inputs(tuple(found), question, many)
+    rows = [clip for clip in clips if _is_rows(clip)]
+    if not questions and len(rows) < len(clips):
+        raise UsageError("give at least one clip, then a question", EXAMPLE)
+    many = len(clips) > 1 or STDIN in clips or len(questions) > 1 or bool(rows)
+    many = many or any(map(_stands_for_others, clips))
+    tasks = [task for clip in clips for task in _tasks(clip, questions, null=null, recursive=recursive)]
+    return Inputs(tuple(tasks), many, bool(rows) or len(questions) > 1, tuple(map(Path, rows)))
+
+
+def find_clips(clips: Sequence[str], *, null: bool, recursive: bool) -> list[str]:
+    """The paths that arguments stand for.
+
+    Raises:
+        UsageError: A path is empty, stdin is named twice or cannot be read, or nothing is found.
+    """
+    return [path for clip in clips for path in _paths(clip, null=null, recursive=recursive)]
+
+
+def _tasks(clip: str, questions: Sequence[str], *, null: bool, recursive: bool) -> Iterator[Task]:
+    if not _is_rows(clip):
+        for path in _paths(clip, null=null, recursive=recursive):
+            yield from (Task(path=path, question=question) for question in questions)
+        return
+    from seats_cli.dataset import read_asked
+
+    for row in read_asked(Path(clip), question=not questions):
+        for question in [row.text] if row.text else questions:
+            yield Task(
+                path=row.path,
+                question=question,
+                id=row.id if row.named else None,
+                choices=row.choices,
+                start_seconds=row.start_seconds,
+                end_seconds=row.end_seconds,
+                place=f"{clip}:{row.line}",
+            )
+
+
+def _is_rows(argument: str) -> bool:
+    from seats_cli.dataset import ROW_SUFFIXES
+
+    return argument.lower().endswith(ROW_SUFFIXES)
+
+
+def _question(text: str) -> str:
+    """A question as it is, or as it stands in a file."""
+    if text.startswith(FROM_FILE * 2):
+        text = text[1:]
+    elif text.startswith(FROM_FILE):
+        path = Path(text[1:])
+        try:
+            text = path.read_text(encoding="utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise UsageError(f"the question in {path} is not UTF-8", "save the file as UTF-8") from None
+        except OSError as error:
+            hint = f"a question that begins with {FROM_FILE} is written with two of them"
+            raise UsageError(f"the question in {path} cannot be read: {error.strerror or error}", hint) from None
+        if not text:
+            raise UsageError(f"the question in {path} is empty")
+    if not text.strip():
+        raise UsageError("the question is empty", EXAMPLE)
+    return text
 
 
 def _stands_for_others(clip: str) -> bool:
     return os.path.isdir(clip) or (not os.path.lexists(clip) and glob.has_magic(clip))
 
 
-def _meant(clip: str, recursive: bool) -> list[str]:
+def _paths(clip: str, *, null: bool, recursive: bool) -> list[str]:
     """The clips that an argument stands for; mostly itself, be it there or not."""
+    if clip == STDIN:
+        return _read_list(null)
+    if not clip:
+        raise UsageError("the path of a clip is empty", EXAMPLE)
     if not _stands_for_others(clip):
         return [clip]
     from seats_cli.media.folders import matching, media_in

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from seats_cli.cli.console import notice
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
 EVERY = 50
 """Steps between two lines."""
+EVERY_SECONDS = 60.0
+"""Time after which a line comes anyway."""
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class Progress:
@@ -20,43 +34,73 @@ class Progress:
     Args:
         what: Is counted.
         quiet: Says nothing.
+        rate: Whether the lines tell how fast it goes, and how long it will take.
     """
 
-    def __init__(self, what: str, *, quiet: bool) -> None:
-        self._what, self._quiet = what, quiet
-        self._done = self._total = 0
-        self._bar = ExitStack()
-        self._update: Callable[[], None] = self._line
+    def __init__(self, what: str, *, quiet: bool, rate: bool = False) -> None:
+        self._what, self._quiet, self._rate = what, quiet, rate
+        self._done = self._total = self._before = 0
+        self._began = self._told = time.monotonic()
+        self._bar: Bar | None = None
 
     def start(self, to_do: int, total: int) -> None:
         """Begin: of ``total`` steps ``to_do`` are left."""
-        self._done, self._total = total - to_do, total
+        self._done = self._before = total - to_do
+        self._total = total
+        self._began = self._told = time.monotonic()
         if self._quiet:
             return
         if self._done:
             notice(f"{self._done} of {total} {self._what} are there already")
         if sys.stderr.isatty() and to_do:
-            self._update = self._bar_update()
+            self._show_bar()
 
-    def _bar_update(self) -> Callable[[], None]:
+    def _show_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = self._bar.enter_context(Bar(*columns, console=Console(stderr=True), transient=True))
-        task = bar.add_task(self._what, total=self._total, completed=self._done)
-        return lambda: bar.update(task, completed=self._done)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        # What is printed while it shows goes to its own stream, not to that of the bar.
+        self._bar = Bar(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._bar.add_task(self._what, total=self._total, completed=self._done)
+        self._bar.start()
 
     def _line(self) -> None:
-        if self._done % EVERY == 0 and self._done < self._total:
-            notice(f"{self._done} of {self._total} {self._what}")
+        now = time.monotonic()
+        if self._done >= self._total or (self._done % EVERY and now - self._told < EVERY_SECONDS):
+            return
+        self._told = now
+        line = f"{self._done} of {self._total} {self._what}"
+        if self._rate and now > self._began:
+            per_second = (self._done - self._before) / (now - self._began)
+            left = duration((self._total - self._done) / per_second)
+            line += f" · {60 * per_second:.3g} a minute · {left} left"
+        notice(line)
 
-    def advance(self) -> None:
-        """One more step is done."""
-        self._done += 1
-        if not self._quiet:
-            self._update()
+    def advance(self, steps: int = 1) -> None:
+        """More steps are done."""
+        self._done += steps
+        if self._quiet:
+            return
+        if self._bar is None:
+            self._line()
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=self._done)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around what is written to the terminal beside the bar."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def __enter__(self) -> Self:
         return self
@@ -64,4 +108,5 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.stop()

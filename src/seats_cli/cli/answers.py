@@ -1,0 +1,279 @@
+"""The file of answers, ``-o answers.jsonl``: what is in it is not asked again.
+
+A line is a report, or why there is none, after a key: a hash of the clip's content, the question, and every option
+that changes the answer. Where the clip lies is not part of it, so an answer moves with its clip; the line says for
+which path and id it was given. Contents can be the same only where sizes are, and a file whose size and time are
+those of its line has not changed: few clips are read to decide what is to be asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seats_cli.cli.lines import LineFile
+from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
+from seats_cli.errors import SeatsError
+from seats_cli.report import SCHEMA_VERSION, writable
+from seats_cli.tasks import Task
+
+if TYPE_CHECKING:
+    from seats_cli.engine.batch import Outcome
+
+Name = tuple[str, str, str | None]
+"""What a line is about: path, question, id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells without reading it whether a file may have changed. Of one that is not there: -1."""
+
+    n_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> Stamp:
+        """As it is now."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return cls(-1, -1)
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is in a file, with its stamp at that time; ``sha256`` is ``missing`` for one that cannot be read."""
+
+    sha256: str
+    stamp: Stamp
+
+    @classmethod
+    def of(cls, path: str) -> Content:
+        """As it is now."""
+        from seats_cli.engine.marks import MISSING, digest_of
+
+        stamp = Stamp.of(path)
+        try:
+            return cls(digest_of(Path(path)), stamp)
+        except SeatsError:
+            return cls(MISSING, stamp)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a line."""
+        return {"sha256": self.sha256, "bytes": self.stamp.n_bytes, "mtime_ns": self.stamp.mtime_ns}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """All that answers depend on beside clip and question.
+
+    Attributes:
+        model: What tells the model from others.
+        media: What of a clip is seen and heard.
+        selection: Which tokens stay.
+        generation: How answers are written.
+    """
+
+    model: Mapping[str, Any]
+    media: MediaOptions
+    selection: SelectionOptions
+    generation: GenerationOptions
+
+    def key(self, task: Task, content: Content) -> str:
+        """Of a task about a clip of that content."""
+        parts = {
+            "model": self.model,
+            "content": content.sha256,
+            "question": task.question,
+            "media": asdict(task.media(self.media)),
+            "selection": asdict(self.selection),
+            "generation": asdict(task.generation(self.generation)),
+        }
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def options(self, task: Task) -> dict[str, Any]:
+        """What is not as by default, for people and for saying what has changed."""
+        found: dict[str, Any] = {"model": self.model["id"]}
+        kinds = (
+            (MediaOptions(), task.media(self.media)),
+            (SelectionOptions(), self.selection),
+            (GenerationOptions(), task.generation(self.generation)),
+        )
+        for usual, said in kinds:
+            values, defaults = asdict(said), asdict(usual)
+            found |= {name: value for name, value in values.items() if value != defaults[name]}
+        return found
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a key: where its last line is, whether that is a failure, and for whom it was given."""
+
+    place: int
+    failed: bool
+    names: set[int] = field(default_factory=set)
+
+
+def _mark(name: Name) -> int:
+    # A million names are kept as numbers; equal ones among different names are not to be feared.
+    digest = hashlib.blake2b(json.dumps(name).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+class AnswerFile(LineFile):
+    """Answers of earlier runs, and those of this one as they come.
+
+    Args:
+        path: May not be there yet.
+        inputs: Files of questions, which this must not be.
+
+    Raises:
+        UsageError: It cannot be read or written, another process writes it, or it holds something else.
+    """
+
+    def __init__(self, path: Path, inputs: Iterable[Path] = ()) -> None:
+        super().__init__(path, "seats ask", tuple(inputs))
+        self._known: dict[str, _Known] = {}
+        self._last: dict[int, tuple[str, str]] = {}
+        self._contents: dict[int, Content] = {}
+        self._sizes: set[int] = set()
+        for number, place, line in self.read():
+            row = parse(line)
+            if row is None:
+                raise self.refuse(number)
+            self._note(row, place)
+
+    def _note(self, row: Mapping[str, Any], place: int) -> None:
+        key, mark = row["key"], _mark(name_of(row))
+        known = self._known.setdefault(key, _Known(place, True))
+        failed = row.get("error") is not None
+        if failed <= known.failed:
+            known.place, known.failed = place, failed
+        known.names.add(mark)
+        self._last[mark] = key, json.dumps(row.get("options"), sort_keys=True)
+        content = row["content"]
+        stamp = Stamp(content["bytes"], content["mtime_ns"])
+        self._contents[_mark((row["media"]["path"], "", None))] = Content(content["sha256"], stamp)
+        self._sizes.add(stamp.n_bytes)
+
+    def content_of(self, path: str, stamp: Stamp) -> Content | None:
+        """What is in a clip that has not changed since its line was written; None: it must be read."""
+        content = self._contents.get(_mark((writable(path), "", None)))
+        return content if content is not None and content.stamp == stamp and stamp.n_bytes >= 0 else None
+
+    def has_size(self, n_bytes: int) -> bool:
+        """Whether some clip of that size is in it; contents of others cannot be."""
+        return n_bytes in self._sizes
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def answered(self, key: str, task: Task) -> bool:
+        """Whether there is an answer for just this."""
+        known = self._known.get(key)
+        return known is not None and not known.failed and _mark(_name(task)) in known.names
+
+    def failed(self, key: str, task: Task) -> bool:
+        """Whether just this was tried, and failed."""
+        known = self._known.get(key)
+        return known is not None and known.failed and _mark(_name(task)) in known.names
+
+    def under_another_name(self, key: str) -> dict[str, Any] | None:
+        """The answer to the same question about a clip of the same content; None: there is none."""
+        known = self._known.get(key)
+        return None if known is None or known.failed else parse(self.at(known.place))
+
+    def before(self, key: str | None, task: Task) -> Mapping[str, Any] | None:
+        """With which options just this was asked when they, or the clip, or the model were others.
+
+        Args:
+            key: Of the task now; None: another one than any before.
+            task: What is asked.
+        """
+        last = self._last.get(_mark(_name(task)))
+        if last is None or last[0] == key:
+            return None
+        options: Mapping[str, Any] = json.loads(last[1]) or {}
+        return options
+
+    def put(self, row: Mapping[str, Any]) -> None:
+        """Write one line, whole; it is on the disk when this returns.
+
+        Raises:
+            SeatsError: The disk is full, or the like.
+        """
+        self._note(row, self.add(json.dumps(row, ensure_ascii=False, allow_nan=False)))
+
+
+def _name(task: Task) -> Name:
+    return writable(task.path), task.question, task.id
+
+
+def name_of(row: Mapping[str, Any]) -> Name:
+    """What a line is about."""
+    return row["media"]["path"], row["question"], row.get("id")
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if it was not written here."""
+    try:
+        row = json.loads(line)
+        ours = isinstance(row["key"], str) and isinstance(row["media"]["path"], str)
+        ours = ours and isinstance(row["question"], str) and row["command"] == "ask"
+        ours = ours and all(isinstance(row["content"][name], int) for name in ("bytes", "mtime_ns"))
+        ours = ours and isinstance(row["content"]["sha256"], str)
+        return row if ours and row["schema_version"] == SCHEMA_VERSION else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def row_of(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as an object of JSON: the report, or what went wrong."""
+    task = outcome.task
+    if outcome.report is None:
+        return failure(task, outcome.error or SeatsError("nothing was found"))
+    return {**_id(task), **json.loads(outcome.report.to_json())}
+
+
+def failure(task: Task, error: SeatsError) -> dict[str, Any]:
+    """What went wrong, as an object of JSON."""
+    told = {"message": str(error), "hint": error.hint, "kind": error.kind}
+    return {
+        **_id(task),
+        "schema_version": SCHEMA_VERSION,
+        "command": "ask",
+        "question": writable(task.question),
+        "media": {"path": writable(task.path)},
+        "error": {name: writable(text) for name, text in told.items()} | {"exit_code": error.exit_code},
+    }
+
+
+def _id(task: Task) -> dict[str, str]:
+    return {} if task.id is None else {"id": task.id}
+
+
+def line_of(row: Mapping[str, Any], task: Task, key: str, content: Content, asked: Asked) -> dict[str, Any]:
+    """A line of the file, from what ``row_of`` gives.
+
+    Args:
+        row: The answer.
+        task: What was asked.
+        key: Of it.
+        content: Of the clip.
+        asked: With which options.
+    """
+    lead = {"key": key, **_id(task), "content": content.to_json(), "options": asked.options(task)}
+    return {**lead, **{name: value for name, value in row.items() if name not in lead}}
+
+
+def renamed(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The same answer, about a clip of the same content under another name."""
+    rest = {name: value for name, value in row.items() if name != "id"}
+    return {**_id(task), **rest, "media": {**row["media"], "path": writable(task.path)}}
