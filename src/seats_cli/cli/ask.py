@@ -134,7 +134,7 @@ def ask(
         show_thinking=show_thinking,
         several=inputs.several,
     )
-    many = inputs.many or running != RunOptions(timeout_seconds=running.timeout_seconds, workers=running.workers)
+    many = inputs.many or running.of_many
     if trace is not None and many:
         raise UsageError("--trace describes one clip; ask about one at a time")
     if many:

@@ -28,7 +28,7 @@ class RunOptions:
         fail_fast: End at the first clip that fails.
         shard: The share of the clips to take; None: all.
         longest_first: Ask about the longest clips first.
-        workers: Clips that are read while another one answers.
+        workers: Clips that are read while another one answers; None: 1, on Ray what its CPUs can.
         timeout_seconds: For a clip and a question about it; None: no limit.
         gpus: Devices, a process for each; none: this process, on the model's own.
         engine: Who runs the work.
@@ -41,7 +41,7 @@ class RunOptions:
     fail_fast: bool = False
     shard: Shard | None = None
     longest_first: bool = False
-    workers: int = 1
+    workers: int | None = None
     timeout_seconds: float | None = None
     gpus: tuple[str, ...] = ()
     engine: Engine = "local"
@@ -49,7 +49,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is {self.limit}; it must be at least 1")
-        if not 0 <= self.workers <= MOST_READERS:
+        if self.workers is not None and not 0 <= self.workers <= MOST_READERS:
             raise UsageError(f"--workers is {self.workers}; it lies between 0 and {MOST_READERS}")
         if self.timeout_seconds is not None and not (
             math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0
@@ -62,6 +62,16 @@ class RunOptions:
             raise UsageError(
                 "--gpus is of the local engine; Ray places its workers itself", "leave one of them out"
             )
+
+    @property
+    def of_many(self) -> bool:
+        """Whether even one clip is a run over many: its answer is a line."""
+        return bool(self.output or self.gpus) or self.engine != "local" or self.fail_fast or self.shard is not None
+
+    @property
+    def readers(self) -> int:
+        """Clips that one process reads ahead."""
+        return 1 if self.workers is None else self.workers
 
     @property
     def shard_output(self) -> Path | None:
@@ -118,15 +128,15 @@ def run_options(
         bool, option("--longest-first", panel=BATCH, help="Begin with the longest clips.")
     ] = False,
     workers: Annotated[
-        int,
+        int | None,
         option(
             "--workers",
             panel=BATCH,
             env="SEATS_WORKERS",
             **WHOLE,
-            help="Clips that are decoded and encoded while another one answers. 0: one after the other.",
+            help="Clips that are decoded and encoded while another one answers. Default: 1. 0: in turn.",
         ),
-    ] = 1,
+    ] = None,
     timeout: Annotated[
         float | None,
         option(

@@ -86,7 +86,7 @@ class Asker:
         try:
             read = self.read(job, clip)
         except Exception as caught:
-            return list(_all_failed(job, caught))
+            return list(all_failed(job, caught))
         return list(self.answers(job, read))
 
     def read(self, job: Job, clip: Clip | None = None) -> ReadClip:
@@ -150,7 +150,8 @@ def _failed(task: Task, caught: Exception) -> Outcome:
     return Outcome(task, None, explain(caught), caught)
 
 
-def _all_failed(job: Job, caught: Exception) -> Iterator[Outcome]:
+def all_failed(job: Job, caught: Exception) -> Iterator[Outcome]:
+    """Of a job whose clip could not be read."""
     return (_failed(task, caught) for task in job.tasks)
 
 
@@ -201,7 +202,7 @@ def _outcomes(asker: Asker, jobs: Iterable[Job], n_readers: int) -> Generator[Ou
     try:
         for reading in readers or (_read(asker, job) for job in jobs):
             if reading.read is None:
-                yield from _all_failed(reading.job, reading.caught or SeatsError("nothing was read"))
+                yield from all_failed(reading.job, reading.caught or SeatsError("nothing was read"))
             else:
                 yield from asker.answers(reading.job, reading.read)
     except KeyboardInterrupt:

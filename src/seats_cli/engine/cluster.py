@@ -1,0 +1,177 @@
+"""Many clips on a Ray cluster: actors on CPUs decode, actors on GPUs ask; Ray Data streams between them.
+
+The asking actors hold the ``Asker`` that a single process uses, so outcomes are the same. Ray bounds what is
+decoded and not yet asked about by the memory of its object store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from seats_cli.config import ModelOptions
+from seats_cli.engine.batch import Outcome, all_failed
+from seats_cli.engine.prepare import clip_shape
+from seats_cli.engine.processes import Recipe
+from seats_cli.errors import InterruptedRunError, ModelError, explain
+from seats_cli.media import open_clip
+from seats_cli.media.held import HeldClip, hold
+from seats_cli.media.types import Uint8
+from seats_cli.models import family_of
+from seats_cli.models.checkpoint import find_config
+from seats_cli.models.preprocess import resize
+from seats_cli.models.settings import with_settings
+from seats_cli.tasks import Job
+from seats_cli.timelimit import time_limit
+
+Batch = dict[str, Any]
+"""Columns of pickled objects."""
+
+
+def _column(value: object) -> Any:
+    column = np.empty(1, dtype=object)
+    column[0] = pickle.dumps(value)
+    return column
+
+
+class Decoder:
+    """An actor that decodes: a job -> the job and its clip, held in memory at the size the model looks at.
+
+    Args:
+        loading: The model, of which the config is all that is needed.
+        timeout_seconds: For decoding a clip; None: no limit.
+    """
+
+    def __init__(self, loading: ModelOptions, timeout_seconds: float | None) -> None:
+        model_type, config, settings = find_config(loading)
+        self._family = family_of(model_type)
+        self._spec = with_settings(self._family.spec_of(loading.model, config), settings)
+        self._timeout_seconds = timeout_seconds
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Decode a batch of one."""
+        job: Job = pickle.loads(batch["job"][0])
+        found: HeldClip | Exception
+        try:
+            with time_limit(self._timeout_seconds):
+                found = self._held(job)
+        except Exception as caught:
+            found = explain(caught)
+        return {"job": batch["job"], "clip": _column(found)}
+
+    def _held(self, job: Job) -> HeldClip:
+        clip = open_clip(job.path, job.media)
+        size = clip_shape(clip, len(clip.waveform()), self._family, self._spec, job.media).frame_size
+        # Who asks counts the tokens again, and says then what there is to say about them.
+        clip.warnings.clear()
+        known = open_clip(job.path, job.media).warnings
+
+        def shrink(image: Uint8) -> Uint8:
+            if size is None:
+                return image
+            small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].contiguous().numpy()
+            return small
+
+        held = hold(clip, shrink)
+        return replace(held, warnings=[*known, *held.warnings])
+
+
+class Answerer:
+    """An actor that asks: a job and its clip -> outcomes.
+
+    Args:
+        recipe: How the model is made.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._ask = recipe.asker()
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Ask about a batch of one."""
+        job: Job = pickle.loads(batch["job"][0])
+        clip = pickle.loads(batch["clip"][0])
+        outcomes = all_failed(job, clip) if isinstance(clip, Exception) else self._ask(job, clip)
+        return {"outcomes": _column([replace(outcome, caught=None) for outcome in outcomes])}
+
+
+def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> Iterator[Outcome]:
+    """Outcomes of all tasks, as they are found.
+
+    The cluster is that of ``RAY_ADDRESS``; without it one is begun on this machine and ended with the run. A GPU
+    each for the asking actors, or without GPUs one of them on a CPU.
+
+    Args:
+        recipe: How each asking actor makes its model.
+        jobs: What is asked.
+        decoders: Decoding actors at most; None: as many as there are CPUs left.
+
+    Raises:
+        ModelError: Ray is not installed, or cannot be reached.
+        InterruptedRunError: Ctrl-C.
+    """
+    ray = _begin()
+    own = "RAY_ADDRESS" not in os.environ
+    try:
+        data = _outcomes_of(ray, recipe, jobs, decoders)
+        for row in data.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
+            yield from pickle.loads(row["outcomes"][0])
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted") from None
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _begin() -> Any:
+    # Nothing of what is done here is told to anyone, and its own notes are for its log files.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ModelError("--engine ray needs Ray", "pip install 'seats-cli[ray]'") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if not ray.is_initialized():
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            address = os.environ.get("RAY_ADDRESS", "this machine")
+            raise ModelError(f"no Ray cluster at {address}: {error}", "see: ray status") from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    return ray
+
+
+def _outcomes_of(ray: Any, recipe: Recipe, jobs: Sequence[Job], decoders: int | None) -> Any:
+    there = ray.cluster_resources()
+    n_gpus, n_cpus = int(there.get("GPU", 0)), int(there.get("CPU", 1))
+    askers = max(min(n_gpus or 1, len(jobs)), 1)
+    spare = n_cpus - (0 if n_gpus else askers)
+    n_decoders = max(min(decoders or spare, spare, len(jobs)), 1)
+    # On a single core without a GPU both kinds have to do with half of it.
+    cores = 1.0 if spare else 0.5
+    rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+    common: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    decoded = rows.map_batches(
+        Decoder,
+        fn_constructor_args=(recipe.loading, recipe.timeout_seconds),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_decoders),
+        num_cpus=cores,
+        **common,
+    )
+    return decoded.map_batches(
+        Answerer,
+        fn_constructor_args=(recipe,),
+        compute=ray.data.ActorPoolStrategy(size=askers),
+        **({"num_gpus": 1} if n_gpus else {"num_cpus": cores}),
+        **common,
+    )

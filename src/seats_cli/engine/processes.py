@@ -1,0 +1,226 @@
+"""A process for each device over one queue of clips. One that dies takes no answer with it.
+
+A child asks for a clip when it has room for one, so that fast devices do more. Clips that a dead child had in hand
+are tried once more, one at a time, by a child of their own: the one that kills a process twice is a failure.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from seats_cli.config import GenerationOptions, ModelOptions, SelectionOptions
+from seats_cli.engine.batch import Asker, Outcome, check_tasks, run
+from seats_cli.errors import InterruptedRunError, SeatsError, explain
+from seats_cli.tasks import Job, Task
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+NEXT, OUTCOME, FATAL, DONE = "next", "outcome", "fatal", "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that a process needs to make an ``Asker`` of its own.
+
+    Attributes:
+        loading: The model; its device is the child's.
+        selection: Which tokens stay.
+        generation: How answers are written.
+        timeout_seconds: For a clip and a question about it; None: no limit.
+        readers: Clips that are read ahead.
+    """
+
+    loading: ModelOptions
+    selection: SelectionOptions
+    generation: GenerationOptions
+    timeout_seconds: float | None = None
+    readers: int = 1
+
+    def asker(self) -> Asker:
+        """Load the model.
+
+        Raises:
+            ModelError: It cannot be had.
+            UsageError: A setting cannot be.
+        """
+        from seats_cli.engine.analytic import check_settings
+        from seats_cli.media import open_clip
+        from seats_cli.models.loading import load
+
+        loaded = load(self.loading)
+        check_settings(loaded.model.spec, [self.selection])
+        return Asker(loaded, open_clip, self.selection, self.generation, timeout_seconds=self.timeout_seconds)
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process, what it has in hand, and from which queue it is served."""
+
+    device: str
+    process: SpawnProcess
+    connection: Connection
+    queue: deque[Job]
+    in_hand: list[list[Task]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    ended: bool = False
+
+
+def run_on(devices: Sequence[str], recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Outcomes of all tasks, as they are found.
+
+    Args:
+        devices: A process for each, at least one.
+        recipe: How each makes its model.
+        jobs: What is asked.
+
+    Raises:
+        SeatsError: A process cannot begin.
+        InterruptedRunError: Ctrl-C.
+    """
+    crew = _Crew(recipe, jobs)
+    try:
+        for device in devices[: max(len(jobs), 1)]:
+            crew.start(device)
+        yield from crew.outcomes()
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted") from None
+    finally:
+        crew.end()
+
+
+class _Crew:
+    """The children, and the clips that are left."""
+
+    def __init__(self, recipe: Recipe, jobs: Sequence[Job]) -> None:
+        self._recipe = recipe
+        self._left = deque(jobs)
+        # Of what is asked about many clips once is enough to know whether it can be.
+        self._asked = list({(task.question, task.choices): task for job in jobs for task in job.tasks}.values())
+        self._context = multiprocessing.get_context("spawn")
+        self._children: list[_Child] = []
+
+    def start(self, device: str, suspects: deque[Job] | None = None) -> None:
+        """Begin a process; with suspects, one that works on these alone, one by one."""
+        loading = replace(self._recipe.loading, device=device)
+        recipe = replace(self._recipe, loading=loading)
+        if suspects is not None:
+            recipe = replace(recipe, readers=0)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(recipe, theirs, self._asked), daemon=True)
+        process.start()
+        theirs.close()
+        self._children.append(_Child(device, process, ours, self._left if suspects is None else suspects))
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Until no child is left."""
+        while self._children:
+            ready = wait([child.connection for child in self._children])
+            for child in [child for child in self._children if child.connection in ready]:
+                try:
+                    kind, content = child.connection.recv()
+                except (EOFError, OSError):
+                    yield from self._buried(child)
+                    continue
+                yield from self._heard(child, kind, content)
+
+    def _heard(self, child: _Child, kind: str, content: Any) -> Iterator[Outcome]:
+        if kind == NEXT:
+            job = child.queue.popleft() if child.queue else None
+            if job is not None:
+                child.jobs.append(job)
+                child.in_hand.append(list(job.tasks))
+            child.connection.send(job)
+        elif kind == OUTCOME:
+            for tasks in child.in_hand:
+                if content.task in tasks:
+                    tasks.remove(content.task)
+                    break
+            yield content
+        elif kind == FATAL:
+            raise content
+        else:
+            child.ended = True
+
+    def _buried(self, child: _Child) -> Iterator[Outcome]:
+        """A child whose end of the pipe is closed: it is done, or dead."""
+        self._children.remove(child)
+        child.connection.close()
+        child.process.join()
+        careful = child.queue is not self._left
+        open_jobs = [
+            replace(job, tasks=tuple(tasks)) for job, tasks in zip(child.jobs, child.in_hand, strict=True) if tasks
+        ]
+        if child.ended:
+            if careful and self._left:
+                self.start(child.device)
+            return
+        if not child.jobs:
+            how = _ending(child.process.exitcode)
+            raise SeatsError(f"the process for {child.device} {how} before it began", "is there enough memory?")
+        if careful:
+            error = SeatsError(f"the process that worked on it {_ending(child.process.exitcode)}, twice")
+            for job in open_jobs:
+                yield from (Outcome(task, None, error) for task in job.tasks)
+            open_jobs = []
+        suspects = deque(open_jobs) if not careful else child.queue
+        if suspects:
+            self.start(child.device, suspects)
+        elif self._left:
+            self.start(child.device)
+
+    def end(self) -> None:
+        """Stop what still runs."""
+        for child in self._children:
+            child.process.terminate()
+        for child in self._children:
+            child.process.join(5)
+            child.connection.close()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+    return f"ended with code {code}"
+
+
+def _work(recipe: Recipe, connection: Connection, tasks: Sequence[Task]) -> None:
+    """In the child."""
+    # Ctrl-C goes to all processes of a terminal; the parent ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lock = threading.Lock()
+
+    def send(kind: str, content: Any = None) -> Any:
+        with lock:
+            connection.send((kind, content))
+            return connection.recv() if kind == NEXT else None
+
+    def jobs() -> Iterator[Job]:
+        while True:
+            job = send(NEXT)
+            if job is None:
+                return
+            yield job
+
+    try:
+        asker = recipe.asker()
+        check_tasks(asker, tasks)
+        for outcome in run(asker, jobs(), readers=recipe.readers):
+            send(OUTCOME, replace(outcome, caught=None))
+        send(DONE)
+    except (BrokenPipeError, EOFError, ConnectionResetError):
+        return  # the parent has gone
+    except BaseException as caught:
+        send(FATAL, explain(caught))
+    finally:
+        connection.close()
