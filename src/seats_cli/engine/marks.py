@@ -1,0 +1,79 @@
+"""What tells a clip from another and a model from another: for results that are kept, and used again later."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from seats_cli import __version__
+from seats_cli.errors import MediaError
+from seats_cli.media.source import check_path
+from seats_cli.models.loading import LoadedModel
+from seats_cli.models.settings import SETTINGS_FILE
+
+SAMPLE_BYTES = 1 << 16
+MODEL_FILES = {".json", ".jinja", ".safetensors", ".toml", ".txt"}
+MISSING = "missing"
+"""The sample of a file that cannot be read."""
+
+
+def sample_of(path: Path) -> str:
+    """What tells a file from another of its name: its size and a sample of its bytes; copies agree.
+
+    Args:
+        path: Need not be there.
+    """
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            for start in (0, size // 2, size - SAMPLE_BYTES):
+                file.seek(max(start, 0))
+                digest.update(file.read(SAMPLE_BYTES))
+    except (OSError, ValueError):
+        return MISSING
+    return digest.hexdigest()
+
+
+def model_mark(loaded: LoadedModel) -> dict[str, Any]:
+    """The model, and what is in its folder: it may have been trained further under the same name.
+
+    Of a Hub model the commit says what is there, but its settings may not have been fetched with the rest.
+    """
+    # The pipeline uses what is kept under these marks.
+    from seats_cli.engine.pipeline import model_info
+
+    files: list[Path] = []
+    if loaded.folder is not None and loaded.revision is None:
+        files = sorted(path for path in loaded.folder.iterdir() if path.suffix in MODEL_FILES)
+    elif loaded.folder is not None:
+        files = [loaded.folder / SETTINGS_FILE]
+    return {**asdict(model_info(loaded)), "files": {path.name: sample_of(path) for path in files}}
+
+
+def digest_of(path: Path) -> str:
+    """Of all bytes of a file: a sample would take two silent films, apart in one sound, for the same.
+
+    Raises:
+        MediaError: It cannot be read.
+    """
+    check_path(str(path))
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror or error}", "check who may read it: ls -l") from None
+
+
+def versions_mark() -> dict[str, str]:
+    """Versions of this package and of what decodes and computes."""
+    found = {"seats": __version__}
+    for package in ("torch", "transformers", "av"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
