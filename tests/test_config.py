@@ -18,6 +18,7 @@ from seats_cli.config import (
     SelectionOptions,
     parse_max_memory,
     parse_seconds,
+    parse_size,
 )
 from seats_cli.errors import UsageError
 
@@ -263,3 +264,27 @@ def test_any_text_is_a_time_or_one_clear_error(text: str) -> None:
 def test_max_memory() -> None:
     assert parse_max_memory("0=20GiB,cpu=60GB") == {0: 20 * 1024**3, "cpu": 60 * 1000**3}
     assert parse_max_memory("cuda:1=1.5kib, CPU= 7 b") == {1: 1536, "cpu": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("20GB", 20 * 1000**3),
+        (" 1.5 GiB ", 3 * 1024**3 // 2),
+        ("7b", 7),
+        ("500mb", 5 * 10**8),
+        ("2TiB", 2 * 1024**4),
+    ],
+)
+def test_sizes(text: str, n_bytes: int) -> None:
+    assert parse_size(text, "--cache-size") == n_bytes
+    assert parse_max_memory(f"cpu={text}") == {"cpu": n_bytes}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "20", "GB", "-1GB", "0GB", "0.1b", "1e3MB", "1 2GB", "1GB,", "٣GB", "9" * 400 + "GB"]
+)
+def test_what_is_no_size_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match="--cache-size is ") as caught:
+        parse_size(text, "--cache-size")
+    assert repr(text) in str(caught.value)

@@ -69,7 +69,7 @@ OWNERS = {
     "transformers": {"models", "engine", "training"},
     "tokenizers": {"training"},
     "huggingface_hub": {"models", "cli"},
-    "safetensors": {"models", "training"},
+    "safetensors": {"engine", "models", "training"},
     "accelerate": {"models"},
     "torchao": {"models"},
     "torchvision": {"models"},

@@ -28,6 +28,10 @@ DEFAULT_TRRS = (0.35, 0.25, 0.15, 0.10)
 SPREADING_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """Values of ``--device-map`` that spread a model over several places; any other is one device."""
 
+DEFAULT_CACHE_SIZE = "20GB"
+"""For ``--cache-size``."""
+
+_SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)(i?)b"
 _UNITS = {"b": 0, "kb": 1, "mb": 2, "gb": 3, "tb": 4}
 
 
@@ -72,6 +76,30 @@ def parse_seconds(text: str, name: str = "time") -> float:
     return sum(v * 60.0**power for power, v in enumerate(reversed(values)))
 
 
+def _n_bytes(found: re.Match[str]) -> int:
+    """Of a match that ends with the three groups of ``_SIZE``."""
+    amount, power, binary = found.groups()[-3:]
+    return int(float(amount) * (1024 if binary else 1000) ** _UNITS[f"{power.lower()}b"])
+
+
+def parse_size(text: str, name: str) -> int:
+    """Read ``20GB`` or ``1.5 GiB`` as bytes.
+
+    Args:
+        text: A number and a unit.
+        name: The option, for the error.
+
+    Raises:
+        UsageError: It is no such thing, or less than a byte.
+    """
+    found = re.fullmatch(rf"\s*{_SIZE}\s*", text, re.IGNORECASE)
+    if found is None:
+        raise UsageError(f"{name} is {text!r}; give how much, with a unit", "such as 20GB or 500MiB")
+    if not (n_bytes := _n_bytes(found)):
+        raise UsageError(f"{name} is {text!r}; it must be greater than 0")
+    return n_bytes
+
+
 def parse_max_memory(text: str) -> dict[int | str, int]:
     """Read ``0=20GiB,cpu=60GiB`` as bytes by GPU and for ``cpu``.
 
@@ -80,19 +108,17 @@ def parse_max_memory(text: str) -> dict[int | str, int]:
     """
     limits: dict[int | str, int] = {}
     for part in text.split(","):
-        found = re.fullmatch(
-            r"\s*(?:cuda:)?(cpu|[0-9]+)\s*=\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b\s*", part, re.IGNORECASE
-        )
+        found = re.fullmatch(rf"\s*(?:cuda:)?(cpu|[0-9]+)\s*=\s*{_SIZE}\s*", part, re.IGNORECASE)
         if found is None:
             raise UsageError(
                 f"--max-memory has {part.strip()!r}; give the number of a GPU or cpu, and how much, with a unit",
                 "such as 0=20GiB,cpu=60GiB",
             )
-        place, amount, power, binary = found.groups()
-        key = "cpu" if place.lower() == "cpu" else int(place)
+        place = found.group(1).lower()
+        key = "cpu" if place == "cpu" else int(place)
         if key in limits:
-            raise UsageError(f"--max-memory names {place.lower()} twice")
-        limits[key] = int(float(amount) * (1024 if binary else 1000) ** _UNITS[f"{power.lower()}b"])
+            raise UsageError(f"--max-memory names {place} twice")
+        limits[key] = _n_bytes(found)
     return limits
 
 

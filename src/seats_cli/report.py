@@ -35,7 +35,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """What of the file was seen and heard; ``fps`` is the true rate of the frames seen."""
+    """What of the file was seen and heard; ``fps`` is the true rate of the frames, ``cached``: encoded before."""
 
     path: str | None
     seconds_video: float
@@ -47,6 +47,7 @@ class MediaInfo:
     height: int | None = None
     grids: int = 0
     windows: int = 0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

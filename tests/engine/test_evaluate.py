@@ -13,7 +13,8 @@ import torch
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.dataset import Question
 from seats_cli.engine.encode import window_batches
-from seats_cli.engine.evaluate import Evaluation, evaluate, sample_of, task_keys
+from seats_cli.engine.evaluate import Evaluation, evaluate, task_keys
+from seats_cli.engine.marks import sample_of
 from seats_cli.engine.pipeline import Settings, answer, prepare, read_encoded, read_prompt
 from seats_cli.errors import InterruptedRunError, MediaError, UsageError
 from seats_cli.layout import Modality

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, demo, doctor, evaluate, probe, profile, synth
+from seats_cli.cli import ask, cache, demo, doctor, evaluate, probe, profile, synth
 from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": demo.demo,
     "doctor": doctor.doctor,
 }
+GROUPS = {"cache": cache.app}
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 app = typer.Typer(
@@ -57,6 +58,19 @@ def root(
 
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=PlainCommand, epilog=EPILOG)(_command)
+for _name, _group in GROUPS.items():
+    for _info in _group.registered_commands:
+        _info.epilog = EPILOG
+    app.add_typer(_group, name=_name, epilog=EPILOG)
+
+
+def _named() -> list[str]:
+    """The command on the command line, or the group and its command, as far as there are such."""
+    first, second = (*sys.argv[1:3], "", "")[:2]
+    if first in GROUPS:
+        known = {command.name for command in GROUPS[first].registered_commands}
+        return [first, second] if second in known else [first]
+    return [first] if first in COMMANDS else []
 
 
 def _dispatch() -> int:
@@ -77,8 +91,7 @@ def _dispatch() -> int:
         if kind == "NoArgsIsHelpError":
             sys.stderr.write(f"{error.format_message()}\n")
         else:
-            path = " ".join(["seats", *(name for name in sys.argv[1:2] if name in COMMANDS)])
-            complain(UsageError(wording(error), f"see: {path} --help"))
+            complain(UsageError(wording(error), f"see: {' '.join(['seats', *_named()])} --help"))
         return UsageError.exit_code
 
 

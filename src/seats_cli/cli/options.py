@@ -23,6 +23,7 @@ from seats_cli.config import (
 )
 
 MODEL, MEDIA, SELECTION, GENERATION, OUTPUT = "Model", "Media", "Token selection", "Answer", "Output"
+CACHE = "Cache"
 
 # The names that are completed. Tests hold them equal to what there is, which takes long to import.
 MethodName = Literal["seats", "full", "random"]
@@ -285,6 +286,28 @@ WindowBudgetsName = Annotated[
 ]
 SelectionSeed = Annotated[
     int, option("--selection-seed", panel=SELECTION, **WHOLE, help="Of --method random; each clip draws anew.")
+]
+
+Cache = Annotated[
+    Path | None,
+    option(
+        "--cache",
+        panel=CACHE,
+        env="SEATS_CACHE",
+        **PATH,
+        metavar="<folder>",
+        help="Folder of encoded clips: more questions about one cost no decoding and no encoding.",
+    ),
+]
+CacheSize = Annotated[
+    str,
+    option(
+        "--cache-size",
+        panel=CACHE,
+        env="SEATS_CACHE_SIZE",
+        metavar="<size>",
+        help="Most that is kept there, such as 500MB; clips that are longest unused go first.",
+    ),
 ]
 
 AsJson = Annotated[bool, option("--json", panel=OUTPUT, help="JSON on stdout, one object on a line.")]

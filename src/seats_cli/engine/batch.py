@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.pipeline import Settings, check_question, reply
-from seats_cli.engine.reading import ReadClip, read_clip, release_memory
+from seats_cli.engine.reading import Cached, ReadClip, read_clip, release_memory
+from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, MemoryLimitError, SeatsError, TimeLimitError, UsageError, explain
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
@@ -60,6 +61,7 @@ class Asker:
         selection: Which tokens stay.
         generation: How answers are written; choices are a task's own if it has any.
         timeout_seconds: For a clip and a question about it, from opening the file to the answer; None: no limit.
+        store: Where encoded windows are looked for, and kept; None: nowhere.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Asker:
         generation: GenerationOptions,
         *,
         timeout_seconds: float | None = None,
+        store: ClipStore | None = None,
     ) -> None:
         self.loaded = loaded
         self.selection, self.generation = selection, generation
         self.timeout_seconds = timeout_seconds
         self._open_clip = open_clip
+        self._store = store
 
     def __call__(self, job: Job, clip: Clip | None = None) -> list[Outcome]:
         """Read and answer, one after the other.
@@ -101,6 +105,7 @@ class Asker:
                 lambda: self._open_clip(job.path, job.media) if clip is None else clip,
                 job.media,
                 self.selection,
+                None if self._store is None else Cached(self._store, job.path),
             )
 
     def answers(self, job: Job, read: ReadClip) -> Iterator[Outcome]:

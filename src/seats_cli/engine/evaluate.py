@@ -17,12 +17,12 @@ from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.dataset import Question, place_of
 from seats_cli.engine.analytic import FULL, check_settings, plan_of, token_counts
 from seats_cli.engine.encode import WindowBatch, window_batches
+from seats_cli.engine.marks import model_mark, sample_of
 from seats_cli.engine.pipeline import (
     Prompted,
     Written,
     check_choices,
     layout_of,
-    model_info,
     read_encoded,
     spare_for,
     write_answer,
@@ -35,12 +35,9 @@ from seats_cli.evaluation import Outcome, RowError, RowSeconds
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
-from seats_cli.models.settings import SETTINGS_FILE
 from seats_cli.selection import get_method
 from seats_cli.timing import Stopwatch
 
-SAMPLE_BYTES = 1 << 16
-MODEL_FILES = {".json", ".jinja", ".safetensors", ".toml", ".txt"}
 NAMES = {"line", "id", "named", "path"}
 """Of a row, what its answer does not depend on."""
 OpenClip = Callable[[str, MediaOptions], Clip]
@@ -106,43 +103,12 @@ class Source:
     warnings: tuple[str, ...]
 
 
-def sample_of(path: Path) -> str:
-    """What tells a file from another of its name: its size and a sample of its bytes; copies agree.
-
-    Args:
-        path: Need not be there.
-    """
-    try:
-        size = path.stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with path.open("rb") as file:
-            for start in (0, size // 2, size - SAMPLE_BYTES):
-                file.seek(max(start, 0))
-                digest.update(file.read(SAMPLE_BYTES))
-    except (OSError, ValueError):
-        return "missing"
-    return digest.hexdigest()
-
-
-def _model_mark(loaded: LoadedModel) -> dict[str, Any]:
-    """The model, and what is in its folder: it may have been trained further under the same name.
-
-    Of a Hub model the commit says what is there, but its settings may not have been fetched with the rest.
-    """
-    files: list[Path] = []
-    if loaded.folder is not None and loaded.revision is None:
-        files = sorted(path for path in loaded.folder.iterdir() if path.suffix in MODEL_FILES)
-    elif loaded.folder is not None:
-        files = [loaded.folder / SETTINGS_FILE]
-    return {**asdict(model_info(loaded)), "files": {path.name: sample_of(path) for path in files}}
-
-
 def task_keys(work: Evaluation) -> dict[tuple[int, str], str]:
     """By place of the question and label: a hash of all that the outcome depends on.
 
     Rows that are alike have one key, whatever their ids; labels do not count, the options behind them do.
     """
-    common = {"version": __version__, "model": _model_mark(work.loaded), "generation": asdict(work.generation)}
+    common = {"version": __version__, "model": model_mark(work.loaded), "generation": asdict(work.generation)}
     marks: dict[str, str] = {}
     keys = {}
     for place, question in enumerate(work.questions):

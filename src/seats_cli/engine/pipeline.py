@@ -17,7 +17,7 @@ from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tok
 from seats_cli.engine.encode import Batches
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
-from seats_cli.engine.reading import ReadClip, method_for, read_clip
+from seats_cli.engine.reading import Cached, ReadClip, method_for, read_clip
 from seats_cli.engine.stage_one import EncodedClip, encode, select_windows, with_text
 from seats_cli.engine.thinking import Splitter, Trimmed, prompt_of, scored_warnings, thinks
 from seats_cli.layout import Layout
@@ -205,6 +205,7 @@ def answer(
     on_text: Callable[[str], None] | None = None,
     on_trace: OnTrace | None = None,
     on_thinking: Callable[[str], None] | None = None,
+    cache: Cached | None = None,
 ) -> Report:
     """Answer one question about one clip.
 
@@ -216,13 +217,14 @@ def answer(
         on_text: Called with each piece of the answer as it comes.
         on_trace: Called once with what the selection noted.
         on_thinking: Called with each piece of the reasoning as it comes.
+        cache: Where encoded windows are looked for, and kept; None: nowhere.
 
     Raises:
         SeatsError: Any of its subclasses.
     """
     with PeakMemory(loaded.model.devices) as peak:
         check_question(loaded.model, question, settings.generation)
-        read = read_clip(loaded, open_clip, settings.media, settings.selection)
+        read = read_clip(loaded, open_clip, settings.media, settings.selection, cache)
         report = reply(loaded, read, question, settings, on_text, on_trace, on_thinking)
     return replace(report, memory_bytes=peak.n_bytes)
 

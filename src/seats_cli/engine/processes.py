@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import GenerationOptions, ModelOptions, SelectionOptions
 from seats_cli.engine.batch import Asker, Outcome, check_tasks, run
+from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
 from seats_cli.tasks import Job, Task
 
@@ -36,6 +38,7 @@ class Recipe:
         generation: How answers are written.
         timeout_seconds: For a clip and a question about it; None: no limit.
         readers: Clips that are read ahead.
+        cache: Folder of encoded windows, and the bytes it may take; None: none is kept.
     """
 
     loading: ModelOptions
@@ -43,6 +46,7 @@ class Recipe:
     generation: GenerationOptions
     timeout_seconds: float | None = None
     readers: int = 1
+    cache: tuple[Path, int] | None = None
 
     def asker(self) -> Asker:
         """Load the model.
@@ -57,7 +61,14 @@ class Recipe:
 
         loaded = load(self.loading)
         check_settings(loaded.model.spec, [self.selection])
-        return Asker(loaded, open_clip, self.selection, self.generation, timeout_seconds=self.timeout_seconds)
+        return Asker(
+            loaded,
+            open_clip,
+            self.selection,
+            self.generation,
+            timeout_seconds=self.timeout_seconds,
+            store=None if self.cache is None else ClipStore(*self.cache),
+        )
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from seats_cli.engine.analytic import plan_of, synthetic_prompt
 from seats_cli.engine.encode import window_batches
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
 from seats_cli.engine.stage_one import KeptClip, keep_windows
+from seats_cli.engine.store import ClipFacts, ClipStore, StoredClip, key_of
 from seats_cli.errors import MemoryLimitError, explain
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
@@ -105,11 +107,40 @@ def method_for(loaded: LoadedModel, plan: TokenPlan, options: SelectionOptions) 
     return kind(plan, options, temperature)
 
 
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A clip that may be in a cache.
+
+    Attributes:
+        store: The cache.
+        path: Of the clip.
+    """
+
+    store: ClipStore
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How a clip is read."""
+
+    loaded: LoadedModel
+    open_clip: Callable[[], Clip]
+    media: MediaOptions
+    selection: SelectionOptions
+    cache: Cached | None
+    began: float
+
+
 @torch.inference_mode()
 def read_clip(
-    loaded: LoadedModel, open_clip: Callable[[], Clip], media: MediaOptions, selection: SelectionOptions
+    loaded: LoadedModel,
+    open_clip: Callable[[], Clip],
+    media: MediaOptions,
+    selection: SelectionOptions,
+    cache: Cached | None = None,
 ) -> ReadClip:
-    """Decode, encode and thin a clip.
+    """Decode, encode and thin a clip; or take its encoded windows from a cache.
 
     Out of memory, it is tried once more with a window at a time, and a warning says so.
 
@@ -118,19 +149,25 @@ def read_clip(
         open_clip: Opens the clip.
         media: What of it is seen and heard.
         selection: What is kept.
+        cache: Where encoded windows are looked for, and kept; None: nowhere.
 
     Raises:
         SeatsError: Any of its subclasses.
     """
-    began = time.perf_counter()
+    how = _Reading(loaded, open_clip, media, selection, cache, time.perf_counter())
+    key = None if cache is None else key_of(Path(cache.path), loaded, media)
+    if cache is not None and key is not None:
+        stored = cache.store.load(key, saliency=True)
+        if stored is not None:
+            return _from_cache(how, stored, cache)
     try:
-        return _read(loaded, open_clip, media, selection, WINDOWS_PER_BATCH, began)
+        return _read(how, key, WINDOWS_PER_BATCH)
     except Exception as caught:
         if not isinstance(explain(caught), MemoryLimitError):
             raise
     # Outside the handler: there the exception would hold the tensors of the first attempt.
     release_memory()
-    read = _read(loaded, open_clip, media, selection, 1, began)
+    read = _read(how, key, 1)
     line = f"out of memory with {WINDOWS_PER_BATCH} windows encoded at once: encoded again, one at a time"
     return replace(read, warnings=(*read.warnings, line))
 
@@ -142,20 +179,13 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _read(
-    loaded: LoadedModel,
-    open_clip: Callable[[], Clip],
-    media: MediaOptions,
-    selection: SelectionOptions,
-    windows_per_batch: int,
-    began: float,
-) -> ReadClip:
-    model = loaded.model
+def _read(how: _Reading, key: str | None, windows_per_batch: int) -> ReadClip:
+    model = how.loaded.model
     watch = Stopwatch(model.devices)
-    opened = open_and_place(model, open_clip, media, watch)
+    opened = open_and_place(model, how.open_clip, how.media, watch)
     clip, layout = opened.clip, opened.layout
-    plan = plan_of(model.spec, layout, selection)
-    method = method_for(loaded, plan, selection)
+    plan = plan_of(model.spec, layout, how.selection)
+    method = method_for(how.loaded, plan, how.selection)
     batches = window_batches(
         model,
         clip,
@@ -163,16 +193,44 @@ def _read(
         opened.shape,
         layout.window_sizes,
         watch,
-        saliency=method.needs_saliency,
+        # What is kept in a cache serves every method.
+        saliency=method.needs_saliency or key is not None,
         windows_per_batch=windows_per_batch,
     )
-    kept = keep_windows(batches, method, watch)
+    said: tuple[str, ...] = ()
+    if how.cache is None or key is None:
+        kept = keep_windows(batches, method, watch)
+    else:
+        with how.cache.store.recording(key, batches) as recording:
+            kept = keep_windows(recording.batches, method, watch)
+            facts = ClipFacts.of(clip, opened.shape, how.loaded.model_id)
+            recording.commit(opened.shape, facts, tuple(clip.warnings))
+        said = tuple(how.cache.store.take_warnings())
     return ReadClip(
         shape=opened.shape,
         plan=plan,
         kept=kept,
         media=media_info(clip, opened.shape, layout.n_windows),
         seconds=watch.seconds,
-        wall_seconds=time.perf_counter() - began,
-        warnings=tuple(clip.warnings),
+        wall_seconds=time.perf_counter() - how.began,
+        warnings=(*clip.warnings, *said),
+    )
+
+
+def _from_cache(how: _Reading, stored: StoredClip, cache: Cached) -> ReadClip:
+    model, shape = how.loaded.model, stored.shape
+    watch = Stopwatch(model.devices)
+    layout = lay_out(shape, synthetic_prompt(model.spec, 1, shape), model.spec)
+    plan = plan_of(model.spec, layout, how.selection)
+    method = method_for(how.loaded, plan, how.selection)
+    kept = keep_windows(stored.batches(model.device), method, watch)
+    media = stored.facts.media_info(cache.path, shape, layout.n_windows)
+    return ReadClip(
+        shape=shape,
+        plan=plan,
+        kept=kept,
+        media=replace(media, cached=True),
+        seconds=watch.seconds,
+        wall_seconds=time.perf_counter() - how.began,
+        warnings=(*stored.warnings, *cache.store.take_warnings()),
     )
