@@ -76,6 +76,7 @@ OWNERS = {
     "torch": {"models", "engine", "selection", "timing", "cli", "training"},
     "numpy": {"media", "layout", "engine", "models", "selection", "world", "training"},
     "qwen_omni_utils": set(),
+    "ray": {"engine"},
 }
 NO_TORCH = (
     *("layout.py", "cost.py", "report.py", "config.py", "errors.py", "render.py", "media/*.py", "api.py"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seats_cli.config import (
+    DEFAULT_CACHE_SIZE,
     DEFAULT_MODEL,
     Attention,
     Dtype,
@@ -17,16 +18,26 @@ from seats_cli.config import (
     ModelOptions,
     Quant,
     SelectionOptions,
+    parse_size,
 )
 
 if TYPE_CHECKING:
     from seats_cli.dataset import Question
+    from seats_cli.engine.batch import Outcome as Answered
     from seats_cli.engine.pipeline import Settings
+    from seats_cli.engine.store import ClipStore
     from seats_cli.evaluation import EvalReport, Outcome
     from seats_cli.probing import ProbeReport
     from seats_cli.report import Report
+    from seats_cli.tasks import Task
 
 __all__ = ["Seats"]
+
+
+def _store(folder: Path, n_bytes: int) -> ClipStore:
+    from seats_cli.engine.store import ClipStore
+
+    return ClipStore(folder, n_bytes)
 
 
 class Seats:
@@ -47,6 +58,8 @@ class Seats:
         quant: Of the decoder's linear layers: ``bnb-4bit``, ``bnb-8bit``, ``torchao-int8`` or ``none``.
         attn: Attention kernel.
         offline: Never reach for the network.
+        cache: Folder where encoded clips are kept for more questions; None: they are not.
+        cache_bytes: What it may take; those that were not used for longest go first.
 
     Raises:
         ModelError: The model cannot be had.
@@ -70,6 +83,8 @@ class Seats:
         quant: Quant = "none",
         attn: Attention = "auto",
         offline: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int = parse_size(DEFAULT_CACHE_SIZE, "cache_bytes"),
     ) -> None:
         self.selection = selection or SelectionOptions(trr=trr)
         self.media = media or MediaOptions()
@@ -86,6 +101,7 @@ class Seats:
             attn=attn,
             offline=offline,
         )
+        self.store = None if cache is None else _store(Path(cache), cache_bytes)
         from seats_cli.models.loading import load
 
         self.loaded = load(options)
@@ -123,6 +139,7 @@ class Seats:
             SeatsError: Anything else.
         """
         from seats_cli.engine.pipeline import Settings, answer
+        from seats_cli.engine.reading import Cached
         from seats_cli.engine.trace import check_trace_path, write_trace
         from seats_cli.media import open_clip
 
@@ -141,7 +158,56 @@ class Seats:
             on_text,
             (lambda noted, *placed: write_trace(Path(trace), noted, *placed)) if trace is not None else None,
             on_thinking,
+            None if self.store is None else Cached(self.store, os.fsdecode(path)),
         )
+
+    def ask_many(
+        self,
+        tasks: Iterable[Task],
+        *,
+        readers: int = 1,
+        timeout_seconds: float | None = None,
+        selection: SelectionOptions | None = None,
+        media: MediaOptions | None = None,
+        generation: GenerationOptions | None = None,
+    ) -> Iterator[Answered]:
+        """Ask about many clips: while one answers, the next ones are decoded and encoded.
+
+        What is asked about one clip is asked together, so that it is decoded and encoded once.
+
+        Args:
+            tasks: What is asked about what.
+            readers: Clips that are read ahead; memory holds as many, and the one in hand.
+            timeout_seconds: For a clip and a question about it; None: no limit.
+            selection: In place of the object's.
+            media: In place of the object's; a task's own part goes before it.
+            generation: In place of the object's; a task's own choices go before it.
+
+        Returns:
+            An outcome for each task as it is found: with its ``report``, or the ``error`` why there is none.
+
+        Raises:
+            UsageError: A question cannot be asked of this model.
+            InterruptedRunError: Ctrl-C.
+        """
+        from seats_cli.engine.analytic import check_settings
+        from seats_cli.engine.batch import Asker, check_tasks, run
+        from seats_cli.media import open_clip
+        from seats_cli.tasks import jobs_of
+
+        selection = selection or self.selection
+        check_settings(self.loaded.model.spec, [selection])
+        asker = Asker(
+            self.loaded,
+            open_clip,
+            selection,
+            generation or self.generation,
+            timeout_seconds=timeout_seconds,
+            store=self.store,
+        )
+        jobs = jobs_of(tasks, media or self.media)
+        check_tasks(asker, (task for job in jobs for task in job.tasks))
+        return run(asker, jobs, readers=readers)
 
     def evaluate(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,7 +100,8 @@ class Shard:
 
     def has(self, path: str) -> bool:
         """Whether a clip belongs to it. That follows from its path alone, whatever else is there."""
-        return zlib.crc32(os.fsencode(path)) % self.count == self.index - 1
+        digest = hashlib.blake2b(os.fsencode(path), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.index - 1
 
 
 def parse_shard(text: str) -> Shard:

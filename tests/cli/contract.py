@@ -28,6 +28,7 @@ MEDIA = {
     "height": (int, type(None)),
     "grids": int,
     "windows": int,
+    "cached": bool,
 }
 SELECTION = {
     "method": str,
@@ -76,8 +77,9 @@ ASK = {
 FAILED = {
     "schema_version": int,
     "command": str,
+    "question": str,
     "media": {"path": str},
-    "error": {"message": str, "hint": str, "exit_code": int},
+    "error": {"message": str, "hint": str, "kind": str, "exit_code": int},
 }
 PROFILE = {
     "schema_version": int,

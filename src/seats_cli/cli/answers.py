@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,9 +25,6 @@ from seats_cli.tasks import Task
 
 if TYPE_CHECKING:
     from seats_cli.engine.batch import Outcome
-
-Name = tuple[str, str, str | None]
-"""What a line is about: path, question, id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +96,28 @@ class Asked:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
+    def mark(self, task: Task) -> int:
+        """Stands for what a task is about, whatever the clip holds and however it is asked."""
+        media = task.media(self.media)
+        part = media.start_seconds, media.end_seconds
+        return _mark(writable(task.path), writable(task.question), task.id, *part)
+
     def options(self, task: Task) -> dict[str, Any]:
         """What is not as by default, for people and for saying what has changed."""
-        found: dict[str, Any] = {"model": self.model["id"]}
-        kinds = (
-            (MediaOptions(), task.media(self.media)),
-            (SelectionOptions(), self.selection),
-            (GenerationOptions(), task.generation(self.generation)),
-        )
-        for usual, said in kinds:
-            values, defaults = asdict(said), asdict(usual)
-            found |= {name: value for name, value in values.items() if value != defaults[name]}
-        return found
+        said = _by_name(task.media(self.media), self.selection, task.generation(self.generation))
+        usual = usual_options()
+        return {"model": self.model["id"]} | {name: value for name, value in said.items() if value != usual[name]}
+
+
+def usual_options() -> dict[str, Any]:
+    """Options by name as they are when nothing is said."""
+    return _by_name(MediaOptions(), SelectionOptions(), GenerationOptions())
+
+
+def _by_name(media: MediaOptions, selection: SelectionOptions, generation: GenerationOptions) -> dict[str, Any]:
+    chosen = asdict(selection)
+    # The sampler of the answer has a temperature too.
+    return asdict(media) | chosen | {"window_temperature": chosen["temperature"]} | asdict(generation)
 
 
 @dataclass(slots=True)
@@ -121,10 +129,16 @@ class _Known:
     names: set[int] = field(default_factory=set)
 
 
-def _mark(name: Name) -> int:
-    # A million names are kept as numbers; equal ones among different names are not to be feared.
-    digest = hashlib.blake2b(json.dumps(name).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+def _mark(*parts: str | float | None) -> int:
+    # A million of them are kept as numbers; equal ones among different parts are not to be feared.
+    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big")
+
+
+def mark_of(row: Mapping[str, Any]) -> int:
+    """What ``Asked.mark`` gives for the task of a line."""
+    options = row.get("options") or {}
+    part = options.get("start_seconds"), options.get("end_seconds")
+    return _mark(row["media"]["path"], row["question"], row.get("id"), *part)
 
 
 class AnswerFile(LineFile):
@@ -151,21 +165,21 @@ class AnswerFile(LineFile):
             self._note(row, place)
 
     def _note(self, row: Mapping[str, Any], place: int) -> None:
-        key, mark = row["key"], _mark(name_of(row))
+        key, mark = row["key"], mark_of(row)
         known = self._known.setdefault(key, _Known(place, True))
         failed = row.get("error") is not None
         if failed <= known.failed:
             known.place, known.failed = place, failed
         known.names.add(mark)
-        self._last[mark] = key, json.dumps(row.get("options"), sort_keys=True)
+        self._last[mark] = key, sys.intern(json.dumps(row.get("options"), sort_keys=True))
         content = row["content"]
         stamp = Stamp(content["bytes"], content["mtime_ns"])
-        self._contents[_mark((row["media"]["path"], "", None))] = Content(content["sha256"], stamp)
+        self._contents[_mark(row["media"]["path"])] = Content(content["sha256"], stamp)
         self._sizes.add(stamp.n_bytes)
 
     def content_of(self, path: str, stamp: Stamp) -> Content | None:
         """What is in a clip that has not changed since its line was written; None: it must be read."""
-        content = self._contents.get(_mark((writable(path), "", None)))
+        content = self._contents.get(_mark(writable(path)))
         return content if content is not None and content.stamp == stamp and stamp.n_bytes >= 0 else None
 
     def has_size(self, n_bytes: int) -> bool:
@@ -175,29 +189,29 @@ class AnswerFile(LineFile):
     def __len__(self) -> int:
         return len(self._last)
 
-    def answered(self, key: str, task: Task) -> bool:
+    def answered(self, key: str, mark: int) -> bool:
         """Whether there is an answer for just this."""
         known = self._known.get(key)
-        return known is not None and not known.failed and _mark(_name(task)) in known.names
+        return known is not None and not known.failed and mark in known.names
 
-    def failed(self, key: str, task: Task) -> bool:
+    def failed(self, key: str, mark: int) -> bool:
         """Whether just this was tried, and failed."""
         known = self._known.get(key)
-        return known is not None and known.failed and _mark(_name(task)) in known.names
+        return known is not None and known.failed and mark in known.names
 
     def under_another_name(self, key: str) -> dict[str, Any] | None:
         """The answer to the same question about a clip of the same content; None: there is none."""
         known = self._known.get(key)
         return None if known is None or known.failed else parse(self.at(known.place))
 
-    def before(self, key: str | None, task: Task) -> Mapping[str, Any] | None:
+    def before(self, key: str | None, mark: int) -> Mapping[str, Any] | None:
         """With which options just this was asked when they, or the clip, or the model were others.
 
         Args:
             key: Of the task now; None: another one than any before.
-            task: What is asked.
+            mark: Of the task.
         """
-        last = self._last.get(_mark(_name(task)))
+        last = self._last.get(mark)
         if last is None or last[0] == key:
             return None
         options: Mapping[str, Any] = json.loads(last[1]) or {}
@@ -210,15 +224,6 @@ class AnswerFile(LineFile):
             SeatsError: The disk is full, or the like.
         """
         self._note(row, self.add(json.dumps(row, ensure_ascii=False, allow_nan=False)))
-
-
-def _name(task: Task) -> Name:
-    return writable(task.path), task.question, task.id
-
-
-def name_of(row: Mapping[str, Any]) -> Name:
-    """What a line is about."""
-    return row["media"]["path"], row["question"], row.get("id")
 
 
 def parse(line: bytes) -> dict[str, Any] | None:

@@ -148,7 +148,14 @@ def ask(
         from seats_cli.engine.trace import check_trace_path
 
         check_trace_path(trace)
-    seats = bundles.seats_of(loading, selection=selection, media=media, generation=generation)
+    seats = bundles.seats_of(
+        loading,
+        selection=selection,
+        media=media,
+        generation=generation,
+        cache=running.cache,
+        cache_bytes=running.cache_bytes,
+    )
     if seats.loaded.note is not None and not quiet:
         notice(seats.loaded.note)
     return answer_one(seats, task, output, running.timeout_seconds)

@@ -38,6 +38,7 @@ def _recipe(work: Work) -> Recipe:
         generation=work.generation,
         timeout_seconds=work.options.timeout_seconds,
         readers=work.options.readers,
+        cache=None if work.options.cache is None else (work.options.cache, work.options.cache_bytes),
     )
 
 
@@ -59,23 +60,22 @@ def _on_ray(work: Work, jobs: list[Job]) -> Iterator[Outcome]:
 
 
 def _local(work: Work, jobs: list[Job]) -> Iterator[Outcome]:
-    from seats_cli.engine.analytic import check_settings
-    from seats_cli.engine.batch import Asker, check_tasks, run
-    from seats_cli.media import open_clip
-
-    loading, options = work.loading, work.options
-    seats = bundles.seats_of(loading, selection=work.selection, media=work.media, generation=work.generation)
-    loaded, quiet = seats.loaded, work.output.quiet
-    if loaded.note is not None and not quiet:
-        notice(loaded.note)
-    # What is wrong with the question or the selection is wrong for every clip: it is said once.
-    check_settings(loaded.model.spec, [work.selection])
-    asker = Asker(loaded, open_clip, work.selection, work.generation, timeout_seconds=options.timeout_seconds)
-    check_tasks(asker, (task for job in jobs for task in job.tasks))
+    options, quiet = work.options, work.output.quiet
+    seats = bundles.seats_of(
+        work.loading,
+        selection=work.selection,
+        media=work.media,
+        generation=work.generation,
+        cache=options.cache,
+        cache_bytes=options.cache_bytes,
+    )
+    if seats.loaded.note is not None and not quiet:
+        notice(seats.loaded.note)
     readers = options.readers
-    if readers and loading.device_map in SPREADING_MAPS:
+    if readers and work.loading.device_map in SPREADING_MAPS:
         # What waits in memory or on disk is brought by hooks that know of one thread.
         readers = 0
         if not quiet:
             notice("the model is in several places: clips are read one after the other (--workers 0)")
-    return run(asker, jobs, readers=readers)
+    tasks = (task for job in jobs for task in job.tasks)
+    return seats.ask_many(tasks, readers=readers, timeout_seconds=options.timeout_seconds)

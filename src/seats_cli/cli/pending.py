@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seats_cli.cli.answers import AnswerFile, Asked, Content, Stamp
+from seats_cli.cli.answers import AnswerFile, Asked, Content, Stamp, usual_options
 from seats_cli.tasks import Task
 
 
@@ -49,21 +49,21 @@ def pending(tasks: Iterable[Task], file: AnswerFile, asked: Asked, *, resume: bo
     # Rows may be alike but for their place in a file.
     alike = {dataclasses.replace(task, place=""): task for task in reversed(list(tasks))}
     for task, content in _contents(list(reversed(alike.values())), file):
-        key = None if content is None else asked.key(task, content)
+        key, mark = None if content is None else asked.key(task, content), asked.mark(task)
         if key is not None and content is not None:
             found.keys[task] = key, content
         if resume and key is not None:
-            if file.answered(key, task):
+            if file.answered(key, mark):
                 found.done += 1
                 continue
-            if file.failed(key, task) and not retry_failed:
+            if file.failed(key, mark) and not retry_failed:
                 found.failed += 1
                 continue
             line = file.under_another_name(key)
             if line is not None:
                 found.copies.append((task, line))
                 continue
-        before = file.before(key, task) if resume else None
+        before = file.before(key, mark) if resume else None
         if before is not None:
             found.changed.append((task, before))
         if key is not None and key in found.twins:
@@ -92,15 +92,14 @@ def _contents(tasks: list[Task], file: AnswerFile) -> Iterator[tuple[Task, Conte
 
 def changes(found: Pending, asked: Asked) -> list[str]:
     """What has changed since what is asked again was asked, in words."""
-    names: Counter[str] = Counter()
+    lines: dict[str, None] = {}
+    usual = usual_options()
     for task, before in found.changed:
         now = asked.options(task)
         differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        names.update(
-            f"{name.replace('_', '-')} was {before.get(name, 'as by default')}, "
-            f"is {now.get(name, 'as by default')}"
-            for name in differing
-        )
+        for name in differing:
+            was, is_now = (options.get(name, usual.get(name)) for options in (before, now))
+            lines[f"{name.replace('_', '-')} was {was}, is {is_now}"] = None
         if not differing:
-            names["the clip, the model's files or the way it is loaded"] += 1
-    return list(names)
+            lines["a clip, the model's files, its precision or its kernels are others"] = None
+    return list(lines)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from seats_cli.cli.options import NUMBER, PATH, WHOLE, option
+from seats_cli.cli.options import NUMBER, PATH, WHOLE, Cache, CacheSize, option
+from seats_cli.config import DEFAULT_CACHE_SIZE, parse_size
 from seats_cli.errors import UsageError
 from seats_cli.tasks import Shard, parse_shard
 
@@ -32,6 +33,8 @@ class RunOptions:
         timeout_seconds: For a clip and a question about it; None: no limit.
         gpus: Devices, a process for each; none: this process, on the model's own.
         engine: Who runs the work.
+        cache: Folder of encoded windows; None: none is kept.
+        cache_bytes: What it may take.
     """
 
     output: Path | None = None
@@ -45,6 +48,8 @@ class RunOptions:
     timeout_seconds: float | None = None
     gpus: tuple[str, ...] = ()
     engine: Engine = "local"
+    cache: Path | None = None
+    cache_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -160,6 +165,8 @@ def run_options(
             help="ray: on a Ray cluster, whose address is RAY_ADDRESS (pip install 'seats-cli[ray]').",
         ),
     ] = "local",
+    cache: Cache = None,
+    cache_size: CacheSize = DEFAULT_CACHE_SIZE,
 ) -> RunOptions:
     """How a run over many clips goes."""
     return RunOptions(
@@ -174,4 +181,6 @@ def run_options(
         timeout_seconds=timeout,
         gpus=_gpus(gpus),
         engine=engine,
+        cache=cache,
+        cache_bytes=parse_size(cache_size, "--cache-size"),
     )
