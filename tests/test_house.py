@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "dataset": {"errors"},
     "evaluation": {"errors", "report", "statistics"},
     "probing": {"errors", "dataset", "report", "selection", "statistics"},
+    "planning": {"report"},
     "media": {"errors", "config"},
     "selection": {"errors", "config", "layout", "outputs"},
     "timing": {"errors"},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "config", "geometry", "layout", "selection"},
     "engine": {
         *("errors", "config", "cost", "layout", "media", "models", "report", "selection", "timing", "__init__"),
-        *("dataset", "evaluation", "outputs", "probing"),
+        *("dataset", "evaluation", "geometry", "outputs", "planning", "probing"),
     },
     "render": {"errors", "config", "cost", "report"},
     "api": {"errors", "config", "report", "media", "models", "engine", "dataset", "evaluation", "probing"},
@@ -42,7 +43,18 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "errors", "layout", "media", "models", "world"},
     "cli": {
         *("__init__", "api", "config", "cost", "engine", "errors", "layout", "media", "models", "render"),
-        *("outputs", "report", "selection", "timing", "dataset", "evaluation", "probing", "statistics", "world"),
+        *(
+            "outputs",
+            "report",
+            "selection",
+            "timing",
+            "dataset",
+            "evaluation",
+            "planning",
+            "probing",
+            "statistics",
+            "world",
+        ),
     },
 }
 # Of these rooms only these files.
@@ -74,6 +86,7 @@ OWNERS = {
 NO_TORCH = (
     *("layout.py", "cost.py", "report.py", "config.py", "errors.py", "render.py", "media/*.py", "api.py"),
     *("statistics.py", "outputs.py", "dataset.py", "evaluation.py", "probing.py", "world/*.py"),
+    *("planning.py", "engine/estimate.py", "engine/prepare.py", "engine/analytic.py"),
 )
 
 

@@ -39,22 +39,35 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False) -
         UsageError: No clip, no question, a list that cannot be read, or a folder or pattern without a media file.
     """
     *clips, question = arguments
-    if null and STDIN not in clips:
-        clips.append(STDIN)
-    if not clips:
+    if not clips and not null:
         raise UsageError("give at least one clip, then a question", EXAMPLE)
     if not question.strip():
         raise UsageError("the question is empty", EXAMPLE)
     if os.path.exists(question):
         kind = "folder" if os.path.isdir(question) else "file"
         raise UsageError(f"the last argument is the question, and {question} is a {kind}", EXAMPLE)
+    found, many = resolve_clips(clips, null=null, recursive=recursive, example=EXAMPLE)
+    return Inputs(found, question, many)
+
+
+def resolve_clips(
+    given: list[str], *, null: bool, recursive: bool = False, example: str = ""
+) -> tuple[tuple[str, ...], bool]:
+    """What arguments that are all clips stand for, and whether they are many; see ``split_inputs``.
+
+    Raises:
+        UsageError: No clip, a list that cannot be read, or a folder or pattern without a media file.
+    """
+    clips = [*given, STDIN] if null and STDIN not in given else given
+    if not clips:
+        raise UsageError("give at least one clip", example)
     if "" in clips:
-        raise UsageError("the path of a clip is empty", EXAMPLE)
+        raise UsageError("the path of a clip is empty", example)
     if clips.count(STDIN) > 1:
         raise UsageError("- is given twice; stdin can be read once")
     many = len(clips) > 1 or STDIN in clips or any(map(_stands_for_others, clips))
     found = [path for clip in clips for path in (_read_list(null) if clip == STDIN else _meant(clip, recursive))]
-    return Inputs(tuple(found), question, many)
+    return tuple(found), many
 
 
 def _stands_for_others(clip: str) -> bool:

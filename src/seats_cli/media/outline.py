@@ -190,7 +190,7 @@ def outline_clip(path: str | os.PathLike[str], options: MediaOptions) -> ClipOut
 
 
 def with_less(clip: Outline, fps: float, *, max_frames: int, share: float = 1.0) -> ClipOutline:
-    """An outline of a clip's first part, seen in fewer frames: what ``--end`` or ``--max-frames`` would make of it.
+    """An outline of a clip's first part, seen in fewer frames: what ``--end`` or ``--max-frames`` make of it.
 
     Args:
         clip: As it is.
@@ -223,20 +223,21 @@ def decoding_rate(outline: ClipOutline, most_seconds: float) -> float | None:
     if outline.picture is None or outline.video is None:
         return None
     track, wanted = outline.picture.track, outline.picture.wanted_ticks
-    begun, reached = time.perf_counter(), None
+    begun, n_shown = time.perf_counter(), 0
     frames = pick_frames(outline.path, track.info.stream_index, track.timeline, wanted, Losses())
     try:
         with closing(frames):
-            for reached, (_, frame) in enumerate(frames):
+            for _, frame in frames:
                 frame.to_ndarray(format="rgb24")
+                n_shown += 1
                 if time.perf_counter() - begun > most_seconds:
                     break
     except MediaError:
         return None
     spent = time.perf_counter() - begun
-    if reached is None or not spent:
+    if not n_shown or not spent:
         return None
-    done = replace(outline.picture, wanted_ticks=wanted[: reached + 1]).n_decoded
+    done = replace(outline.picture, wanted_ticks=wanted[:n_shown]).n_decoded
     return done * outline.video.width * outline.video.height / spent
 
 
