@@ -21,7 +21,7 @@ QUICK = (*CPU, "--no-time")
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    """A film whose packets of sound say how long it is to the sample: aac pads the last, and may be a token off."""
+    """A film whose packets of sound tell its length to the sample: aac pads the last, and may be a token off."""
     path = tmp_path_factory.mktemp("exact") / "film.mkv"
     return write_video(path, even_times(4, 10), sound=tone(4), sound_codec="pcm_s16le")
 
