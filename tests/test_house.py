@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "timelimit": {"errors"},
     "evaluation": {"errors", "report", "statistics"},
     "probing": {"errors", "dataset", "report", "selection", "statistics"},
+    "planning": {"report"},
     "media": {"errors", "config", "timelimit"},
     "selection": {"errors", "config", "layout", "outputs"},
     "timing": {"errors"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "config", "geometry", "layout", "selection"},
     "engine": {
         *("errors", "config", "cost", "layout", "media", "models", "report", "selection", "timing", "__init__"),
-        *("dataset", "evaluation", "outputs", "probing", "tasks", "timelimit"),
+        *("dataset", "evaluation", "geometry", "outputs", "planning", "probing", "tasks", "timelimit"),
     },
     "render": {"errors", "config", "cost", "report"},
     "api": {
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("__init__", "api", "config", "cost", "engine", "errors", "layout", "media", "models", "render"),
         *("outputs", "report", "selection", "timing", "dataset", "evaluation", "probing", "statistics"),
-        *("tasks", "timelimit", "world"),
+        *("planning", "tasks", "timelimit", "world"),
     },
 }
 # Of these rooms only these files.
@@ -82,6 +83,7 @@ NO_TORCH = (
     *("layout.py", "cost.py", "report.py", "config.py", "errors.py", "render.py", "media/*.py", "api.py"),
     *("statistics.py", "outputs.py", "dataset.py", "evaluation.py", "probing.py", "world/*.py"),
     *("tasks.py", "timelimit.py"),
+    *("planning.py", "engine/estimate.py", "engine/prepare.py", "engine/analytic.py"),
 )
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from seats_cli.cost import Flops
 from seats_cli.errors import SeatsError
+from seats_cli.planning import MemoryInfo, PlannedSeconds, PlanReport, Rates, total_of
 from seats_cli.report import (
     Choice,
     FlopsInfo,
@@ -135,6 +136,41 @@ PROFILE = ProfileReport(
     versions=VERSIONS,
     warnings=("a warning",),
 )
+PLAN = PlanReport(
+    model=replace(MODEL, weights="none"),
+    media=MEDIA,
+    selection=SELECTION,
+    tokens=TOKENS,
+    text_counted="given",
+    flops=FLOPS,
+    max_new_tokens=256,
+    memory=MemoryInfo(
+        weights=1000,
+        weights_decoder=900,
+        weights_encoders=100,
+        embeddings=10,
+        kv_cache=20,
+        answer_room=5,
+        libraries=0,
+        peak_stage="prefill",
+        least=1030,
+        expected=1100,
+        available=None,
+        fits=None,
+    ),
+    seconds=PlannedSeconds(
+        decode=1.0, encode=0.5, select=0.1, prefill=0.25, first_token=1.85, answer_token=0.02, answer=7.0
+    ),
+    rates=Rates(
+        flops_per_second=1e12,
+        bytes_per_second=1e11,
+        pixels_per_second=None,
+        encode_efficiency=0.4,
+        prefill_efficiency=0.5,
+        host_seconds_per_layer=4e-4,
+    ),
+    versions=VERSIONS,
+)
 
 
 def paths(value: Any, prefix: str = "") -> Iterator[str]:
@@ -152,9 +188,9 @@ def paths(value: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(item, f"{prefix}[]")
 
 
-def documented(section: str) -> dict[str, str]:
+def documented(section: str, heading: str = "## ") -> dict[str, str]:
     """Key -> type of one table of the docs."""
-    text = DOCS.read_text(encoding="utf-8").split(f"## `seats {section}`")[1].split("\n## ")[0]
+    text = re.split(r"\n#{2,3} ", DOCS.read_text(encoding="utf-8").split(f"\n{heading}`seats {section}`")[1])[0]
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]*)\| ([^|]+) \|$", text, flags=re.MULTILINE)
     assert len(rows) == len([line for line in text.splitlines() if line.startswith("| `")])
     assert len({key for key, *_ in rows}) == len(rows)
@@ -165,14 +201,23 @@ def test_ask_keys_and_documentation_agree() -> None:
     assert set(paths(json.loads(REPORT.to_json()))) == set(documented("ask"))
 
 
-def test_profile_keys_and_documentation_agree() -> None:
-    ask, profile = documented("ask"), documented("profile")
-    expected = set(profile)
-    for key, kind in profile.items():
+def with_those_of_ask(table: dict[str, str]) -> set[str]:
+    """All keys of a table, those of objects that are "as in `ask`" included."""
+    ask, expected = documented("ask"), set(table)
+    for key, kind in table.items():
         if kind.startswith("as in `ask`"):
             name = key.rsplit(".", 1)[-1]
             expected |= {key + other.removeprefix(name) for other in ask if re.match(rf"{name}[.\[]", other)}
-    assert set(paths(json.loads(PROFILE.to_json()))) == expected
+    return expected
+
+
+def test_profile_keys_and_documentation_agree() -> None:
+    assert set(paths(json.loads(PROFILE.to_json()))) == with_those_of_ask(documented("profile"))
+
+
+def test_plan_keys_and_documentation_agree() -> None:
+    assert set(paths(json.loads(PLAN.to_json()))) == with_those_of_ask(documented("plan"))
+    assert set(paths(json.loads(total_of([PLAN], 1).to_json()))) == set(documented("plan", "### "))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +241,10 @@ def test_contract_of_both_commands(path: str, keys: str) -> None:
         assert list(setting[path]) == list(ask[path])
 
 
-@pytest.mark.parametrize("kind", [("ask", REPORT), ("profile", PROFILE)], ids=["ask", "profile"])
-def test_documented_types_hold(kind: tuple[str, Report | ProfileReport]) -> None:
+@pytest.mark.parametrize(
+    "kind", [("ask", REPORT), ("profile", PROFILE), ("plan", PLAN)], ids=["ask", "profile", "plan"]
+)
+def test_documented_types_hold(kind: tuple[str, Report | ProfileReport | PlanReport]) -> None:
     python = {
         "integer": int,
         "number": (int, float),
@@ -231,6 +278,7 @@ def test_schema_version_and_reduction() -> None:
 def test_round_trip(indent: int | None) -> None:
     assert Report.from_json(REPORT.to_json(indent)) == REPORT
     assert ProfileReport.from_json(PROFILE.to_json(indent)) == PROFILE
+    assert PlanReport.from_json(PLAN.to_json(indent)) == PLAN
 
 
 def test_round_trip_of_what_is_absent() -> None:
@@ -337,3 +385,14 @@ def test_speedup_of_what_was_not_measured_is_unknown() -> None:
     assert Speedup.between(Seconds(), Seconds()) == Speedup()
     assert Speedup.between(Seconds(prefill=1.0), Seconds(prefill=0.0)) == Speedup()
     assert Speedup.between(Seconds(prefill=4.0), Seconds(prefill=2.0, select=1.0)) == Speedup(prefill=2.0)
+
+
+def test_a_total_adds_up_times_and_takes_the_largest_memory() -> None:
+    larger = replace(PLAN, memory=replace(PLAN.memory, expected=2000, least=1040, fits=False), warnings=("one",))
+    total = total_of([PLAN, larger], failed=3)
+    assert (total.clips, total.failed, total.do_not_fit, total.warnings) == (5, 3, 1, 1)
+    assert (total.frames, total.tokens) == (2 * MEDIA.frames, 2 * TOKENS.total)
+    assert (total.least_bytes, total.expected_bytes) == (1040, 2000)
+    assert total.seconds_answer == 14.0
+    assert total_of([PLAN, replace(PLAN, seconds=None)], 0).seconds_answer is None
+    assert total_of([], 1).expected_bytes is None

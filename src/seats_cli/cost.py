@@ -248,6 +248,30 @@ def n_parameters(geometry: ModelGeometry) -> int:
     return _text_parameters(geometry.text) + encoders
 
 
+def decoder_parameters(text: TextGeometry) -> int:
+    """Parameters of the decoder, its embedding table and its head."""
+    return _text_parameters(text)
+
+
+def head_parameters(text: TextGeometry) -> int:
+    """Parameters of the embedding table and of the head, once where they are the same."""
+    return (1 if text.tied_embeddings else 2) * text.hidden * text.vocab
+
+
+def linear_parameters(text: TextGeometry) -> tuple[int, int]:
+    """Weights of the decoder's linear layers, and their rows. Routers and experts are none of them."""
+    width = text.hidden
+    inner = 0 if text.n_experts else text.intermediate
+    weights = width * (2 * text.q_width + 2 * text.kv_width) + 3 * width * inner
+    rows = text.q_width + 2 * text.kv_width + width + (2 * inner + width if inner else 0)
+    return text.n_layers * weights, text.n_layers * rows
+
+
+def expert_parameters(text: TextGeometry) -> int:
+    """Weights of all experts."""
+    return text.n_layers * text.n_experts * 3 * text.hidden * text.moe_intermediate
+
+
 def weight_bytes(geometry: ModelGeometry, bytes_per_value: int) -> int:
     """Memory of the thinker's weights, bytes."""
     return n_parameters(geometry) * bytes_per_value

@@ -162,7 +162,7 @@ def _layer_blocks(tokens: TokenCounts) -> list[tuple[str, int, int, int]]:
     return blocks
 
 
-def _token_lines(tokens: TokenCounts, width: int, layer_flops: Sequence[int] = ()) -> list[Text]:
+def token_lines(tokens: TokenCounts, width: int, layer_flops: Sequence[int] = ()) -> list[Text]:
     """A row per block of layers that process the same tokens; with FLOPs, those of one of its layers beside it."""
     counted = [("prompt", tokens.text, tokens.video, tokens.audio), *_layer_blocks(tokens)]
     rows = [[name, *map(str, counts), str(sum(counts))] for name, *counts in counted]
@@ -210,7 +210,8 @@ def model_parts(model: ModelInfo) -> list[str | Text]:
     return parts + [plain(part) for part in (model.device, model.dtype, model.quant, model.attention) if part]
 
 
-def _media_parts(media: MediaInfo) -> list[str | Text]:
+def media_parts(media: MediaInfo) -> list[str | Text]:
+    """What is seen and heard, for ``flow``."""
     parts: list[str | Text] = [plain(media.path)] if media.path else []
     if media.frames:
         parts.append(f"{human_seconds(media.seconds_video)} seen")
@@ -223,8 +224,8 @@ def _media_parts(media: MediaInfo) -> list[str | Text]:
     return [*parts, "sound not heard" if media.audio_track else "no sound"]
 
 
-def _selection_parts(report: Report) -> list[str | Text]:
-    chosen = report.selection
+def selection_parts(chosen: SelectionInfo) -> list[str | Text]:
+    """Method and ratios, for ``flow``."""
     ratios = {"R": chosen.trr, "R_v": chosen.video_trr, "R_a": chosen.audio_trr}
     asked = [f"{name} {ratio:.3g}" for name, ratio in ratios.items() if ratio is not None]
     kept = [] if chosen.achieved_trr is None else [f"kept {human_percent(chosen.achieved_trr)}"]
@@ -260,9 +261,9 @@ def warning_lines(warnings: Sequence[str]) -> list[Text]:
 
 def _full(report: Report, width: int) -> list[Text]:
     lines = flow(model_parts(report.model), width, "  ")
-    lines += flow(_media_parts(report.media), width, "  ")
-    lines += [*flow(_selection_parts(report), width, "  "), text_line()]
-    lines += [*_token_lines(report.tokens, width), text_line()]
+    lines += flow(media_parts(report.media), width, "  ")
+    lines += [*flow(selection_parts(report.selection), width, "  "), text_line()]
+    lines += [*token_lines(report.tokens, width), text_line()]
     flops = report.flops
     rows = [
         [name, human_flops(pair.full), human_flops(pair.pruned), human_times(pair.reduction)]
@@ -349,7 +350,7 @@ def _profile(profile: ProfileReport, width: int) -> list[Text]:
     work, settings = profile.workload, profile.settings_measured
     lines = flow(["seats profile", *model_parts(profile.model)], width, "  ")
     if profile.media is not None:
-        lines += flow(_media_parts(profile.media), width, "  ")
+        lines += flow(media_parts(profile.media), width, "  ")
     counts = [f"{work.text_tokens} text", f"{work.video_tokens} video", f"{work.audio_tokens} audio tokens"]
     parts = [f"{work.frames} frames", human_seconds(work.seconds), f"{work.tokens_per_grid} tokens per grid"]
     lines += [*flow([plain(work.source), *parts, *counts], width, "  "), text_line()]
@@ -363,7 +364,7 @@ def _profile(profile: ProfileReport, width: int) -> list[Text]:
     if pruned:
         smallest = min(pruned, key=lambda setting: setting.selection.achieved_trr or 0.0)
         lines.append(text_line(f"layer by layer at {_setting_name(smallest)}", style="bold"))
-        lines += [*_token_lines(smallest.tokens, width, smallest.flops.paper_per_layer), text_line()]
+        lines += [*token_lines(smallest.tokens, width, smallest.flops.paper_per_layer), text_line()]
         lines += [*_schedule_lines(profile, smallest, width), text_line()]
     lines.append(text_line("TFLOPs: the paper's, one per multiply-add, decoder and lm_head", style="dim"))
     if timed:

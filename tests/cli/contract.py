@@ -115,6 +115,40 @@ PROFILE = {
     "warnings": [str],
 }
 
+PLANNED_BYTES = (
+    *("weights", "weights_decoder", "weights_encoders", "embeddings", "kv_cache", "answer_room", "libraries"),
+    *("least", "expected"),
+)
+PLAN = {
+    "schema_version": int,
+    "command": str,
+    "model": MODEL,
+    "media": MEDIA,
+    "selection": SELECTION,
+    "tokens": TOKENS,
+    "text_counted": str,
+    "flops": FLOPS,
+    "max_new_tokens": int,
+    "memory": {
+        **dict.fromkeys(PLANNED_BYTES, int),
+        "peak_stage": str,
+        "available": (int, type(None)),
+        "fits": (bool, type(None)),
+    },
+    "seconds": (dict, type(None)),
+    "rates": (dict, type(None)),
+    "versions": VERSIONS,
+    "warnings": [str],
+}
+PLAN_TOTAL = {
+    "schema_version": int,
+    "command": str,
+    **dict.fromkeys(("clips", "failed", "frames", "tokens", "tokens_into_llm", "paper_full", "paper_pruned"), int),
+    **dict.fromkeys(("encoders_executed", "do_not_fit", "warnings"), int),
+    **dict.fromkeys(("least_bytes", "expected_bytes"), (int, type(None))),
+    **dict.fromkeys(("seconds_first_token", "seconds_answer"), MAYBE),
+}
+
 
 def check(value: Any, shape: Any, place: str = "") -> None:
     """Every key is there and of its type; keys that the contract does not name may be there too."""
@@ -130,4 +164,5 @@ def check(value: Any, shape: Any, place: str = "") -> None:
     else:
         assert isinstance(value, shape), f"{place}: {value!r}"
         # JSON's true is not a number.
-        assert shape is bool or not (isinstance(value, bool) and issubclass(bool, Number)), place
+        may_be = shape if isinstance(shape, tuple) else (shape,)
+        assert bool in may_be or not (isinstance(value, bool) and issubclass(bool, Number)), place

@@ -45,7 +45,7 @@ def probe(*arguments: str, **more: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["ask", "--help"], ["profile", "-h"], ["eval", "-h"], ["--version"]]
+    "arguments", [["--help"], ["ask", "--help"], ["profile", "-h"], ["eval", "-h"], ["plan", "-h"], ["--version"]]
 )
 def test_help_imports_nothing_heavy(arguments):
     out, imported = probe(*arguments)
@@ -99,7 +99,7 @@ def test_help_is_in_sections_and_names_values_defaults_and_variables(seats):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 200])
-@pytest.mark.parametrize("command", ["ask", "profile", "eval"])
+@pytest.mark.parametrize("command", ["ask", "plan", "profile", "eval"])
 def test_help_fits(seats, monkeypatch, columns, command):
     monkeypatch.setenv("COLUMNS", str(columns))
     text = seats(command, "--help").out
@@ -186,7 +186,7 @@ def test_the_names_on_the_command_line_are_those_there_are():
     assert set(KNOWN_MODELS) == {SHIPPED_MODEL, *(name for family in FAMILIES.values() for name in family.named)}
 
 
-@pytest.mark.parametrize("command", ["ask", "eval", "probe", "profile"])
+@pytest.mark.parametrize("command", ["ask", "eval", "plan", "probe", "profile"])
 def test_quiet_means_the_same_everywhere(seats, command):
     lines = [" ".join(line.split()) for line in seats(command, "--help").out.splitlines()]
     assert "-q, --quiet Nothing but errors on stderr." in lines

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, cache, demo, doctor, evaluate, merge, probe, profile, synth
+from seats_cli.cli import ask, cache, demo, doctor, evaluate, merge, plan, probe, profile, synth
 from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
@@ -20,6 +20,7 @@ EPILOG = (
 COMMANDS = {
     "ask": ask.ask,
     "merge": merge.merge,
+    "plan": plan.plan,
     "profile": profile.profile,
     "eval": evaluate.evaluate,
     "probe": probe.probe,

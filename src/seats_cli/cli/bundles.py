@@ -57,6 +57,16 @@ from seats_cli.selection.schedule_file import DropSchedule, read_schedule
 if TYPE_CHECKING:
     from seats_cli.api import Seats
 
+MaxNewTokens = Annotated[
+    int,
+    option(
+        "--max-new-tokens",
+        panel=GENERATION,
+        env="SEATS_MAX_NEW_TOKENS",
+        **WHOLE,
+        help="Most tokens to write, reasoning before the answer included.",
+    ),
+]
 System = Annotated[
     str | None,
     option("--system", panel=GENERATION, metavar="<text>", help="System prompt. Default: the chat template's."),
@@ -186,16 +196,7 @@ def selection_options(
 
 
 def generation_options(
-    max_new_tokens: Annotated[
-        int,
-        option(
-            "--max-new-tokens",
-            panel=GENERATION,
-            env="SEATS_MAX_NEW_TOKENS",
-            **WHOLE,
-            help="Most tokens to write, reasoning before the answer included.",
-        ),
-    ] = _GENERATION.max_new_tokens,
+    max_new_tokens: MaxNewTokens = _GENERATION.max_new_tokens,
     temperature: Annotated[
         float, option("--temperature", panel=GENERATION, **NUMBER, help="0 is greedy.")
     ] = _GENERATION.temperature,

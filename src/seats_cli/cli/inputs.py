@@ -76,13 +76,21 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, a
     return Inputs(tuple(tasks), many, bool(rows) or len(questions) > 1, tuple(map(Path, rows)))
 
 
-def find_clips(clips: Sequence[str], *, null: bool, recursive: bool) -> list[str]:
-    """The paths that arguments stand for.
+def resolve_clips(
+    given: Sequence[str], *, null: bool, recursive: bool = False, example: str = ""
+) -> tuple[tuple[str, ...], bool]:
+    """What arguments that are all clips stand for, and whether they are many; see ``split_inputs``.
 
     Raises:
-        UsageError: A path is empty, stdin is named twice or cannot be read, or nothing is found.
+        UsageError: No clip, a list that cannot be read, or a folder or pattern without a media file.
     """
-    return [path for clip in clips for path in _paths(clip, null=null, recursive=recursive)]
+    clips = [*given, STDIN] if null and STDIN not in given else given
+    if not clips:
+        raise UsageError("give at least one clip", example)
+    if clips.count(STDIN) > 1:
+        raise UsageError("- is given twice; stdin can be read once")
+    many = len(clips) > 1 or STDIN in clips or any(map(_stands_for_others, clips))
+    return tuple(path for clip in clips for path in _paths(clip, null=null, recursive=recursive)), many
 
 
 def _tasks(clip: str, questions: Sequence[str], *, null: bool, recursive: bool) -> Iterator[Task]:

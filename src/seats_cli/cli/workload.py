@@ -93,7 +93,8 @@ class Workload:
         )
 
 
-def _is_named(options: ModelOptions) -> bool:
+def is_named(options: ModelOptions) -> bool:
+    """Whether the dimensions of a model are known here, with no download."""
     from seats_cli.models import named_architecture
 
     try:
@@ -113,7 +114,7 @@ def spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelS
     from seats_cli.models.checkpoint import find_config
     from seats_cli.models.settings import with_settings
 
-    if _is_named(options):
+    if is_named(options):
         family, config = named_architecture(options.model)
         return family, family.spec_of(options.model, config)
     model_type, config, settings = find_config(options)
@@ -132,7 +133,7 @@ def check_selection(options: ModelOptions, *settings: SelectionOptions) -> None:
         UsageError: A ratio or the boundaries are infeasible.
     """
     here = options.model == SHIPPED_MODEL or Path(options.model).expanduser().is_dir()
-    if not here and not _is_named(options):
+    if not here and not is_named(options):
         return
     from seats_cli.engine.analytic import check_settings
 
@@ -169,15 +170,15 @@ def load_for_profile(options: ModelOptions) -> tuple[LoadedModel, str]:
     true_size = f"random weights of {options.model}'s dimensions: times are real, answers are not"
     if options.weights == "random":
         # Asking for the CPU by name is asking for the wait.
-        if on_cpu and options.device == "auto" and _is_named(options):
+        if on_cpu and options.device == "auto" and is_named(options):
             return _stand_in(options, "there is no GPU here (--device cpu insists)")
         return load(random), true_size
     # Measuring a known architecture is not worth tens of gigabytes: its weights are used if they are there.
-    here = dataclasses.replace(options, offline=True) if _is_named(options) else options
+    here = dataclasses.replace(options, offline=True) if is_named(options) else options
     try:
         return load(here), ""
     except ModelError:
-        if not _is_named(options):
+        if not is_named(options):
             raise
         if on_cpu:
             return _stand_in(options, "there is no GPU here, and its weights are not in the cache")

@@ -16,7 +16,7 @@ from seats_cli.models.resize import MIN_TOKENS, frame_size, n_mel_frames
 from seats_cli.report import MediaInfo
 
 if TYPE_CHECKING:
-    from seats_cli.media.types import Clip
+    from seats_cli.media.types import Outline
     from seats_cli.models.base import ModelSpec, OmniModel
 
 HOP_SAMPLES = 160
@@ -41,12 +41,12 @@ class ClipShape:
 
 
 def clip_shape(
-    clip: Clip, n_samples: int, family: type[OmniModel], spec: ModelSpec, options: MediaOptions
+    clip: Outline, n_samples: int, family: type[OmniModel], spec: ModelSpec, options: MediaOptions
 ) -> ClipShape:
     """Count a clip's tokens.
 
     Args:
-        clip: Opened; its plan says which frames.
+        clip: Opened or outlined; its plan says which frames.
         n_samples: Samples of its 16 kHz waveform.
         family: Knows how frames of sound become tokens.
         spec: Patch sizes and so on.
@@ -115,7 +115,7 @@ def position_warning(layout: Layout, max_positions: int) -> str | None:
     )
 
 
-def media_info(clip: Clip, shape: ClipShape, n_windows: int) -> MediaInfo:
+def media_info(clip: Outline, shape: ClipShape, n_windows: int) -> MediaInfo:
     """What was seen and heard, as the report says it."""
     plan = clip.plan
     return MediaInfo(

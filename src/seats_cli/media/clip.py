@@ -10,34 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seats_cli.config import MediaOptions
-from seats_cli.errors import MediaError, UsageError
+from seats_cli.errors import MediaError
 from seats_cli.media.audio import Heard, hear
 from seats_cli.media.frames import Losses, pick_frames, to_rgb
-from seats_cli.media.probe import NO_AUDIO_TRACK, Probe, VideoTrack, probe
-from seats_cli.media.sampling import Part, choose_pts, make_plan, used_part
-from seats_cli.media.timeline import Int64
+from seats_cli.media.outline import DAMAGED_HINT, Picture, Sketch, sketch_clip, unheard
+from seats_cli.media.probe import NO_AUDIO_TRACK, Probe
+from seats_cli.media.sampling import Part
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, VideoInfo
-
-_DAMAGED_HINT = "convert or copy the file again, or leave the sound out with --audio off"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Picture:
-    """The picture in the used part: when it is looked at, and which source frames that takes.
-
-    Attributes:
-        track: Where it comes from.
-        plan: When it is looked at.
-        wanted_ticks: int64 [plan.n_frames], the times of the nearest source frames.
-        start_seconds: Begin of the used part, from the first frame.
-        seconds: Its length.
-    """
-
-    track: VideoTrack
-    plan: SamplingPlan
-    wanted_ticks: Int64
-    start_seconds: float
-    seconds: float
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +29,7 @@ class FileClip:
     plan: SamplingPlan | None
     warnings: list[str]
     has_audio_track: bool
-    _picture: _Picture | None
+    _picture: Picture | None
     _waveform: Float32
 
     @property
@@ -109,69 +88,33 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
         MediaError: The file cannot be read, seen or heard as asked.
         UsageError: The part asked for is not in the clip, or ``--audio off`` leaves nothing.
     """
-    name = os.fsdecode(path)
-    if options.nothing:
-        raise UsageError(f"{name}: neither its picture nor its sound is to be used")
-    found = probe(name)
-    if found.video is None and options.audio == "off":
-        raise UsageError(f"{name} has no picture, and --audio off leaves nothing", "leave --audio off out")
-    video_seconds = found.video.info.duration_seconds if found.video is not None else 0.0
-    clip_seconds = max(video_seconds, _audio_end_seconds(found) if options.audio != "off" else 0.0)
-    part, warnings = used_part(clip_seconds, options.start_seconds, options.end_seconds)
-    seen = found.video if options.picture == "auto" else None
-    warnings = [*found.notes, *(seen.notes if seen is not None else ()), *warnings]
-    picture = None if seen is None else _plan_picture(seen, part, options)
-    audio, waveform, heard_lines = _open_sound(name, found, part, options, picture is not None)
-    warnings.extend(heard_lines)
-    if seen is not None and picture is None:
-        warnings.append(f"the picture ends after {video_seconds:.2f} s: the answer is from the sound alone")
+    sketch = sketch_clip(path, options)
+    audio, waveform, heard_lines = _open_sound(sketch, options)
+    picture = sketch.picture
     return FileClip(
-        path=name,
+        path=sketch.path,
         video=picture.track.info if picture is not None else None,
         audio=audio,
         plan=picture.plan if picture is not None else None,
-        warnings=warnings,
-        has_audio_track=found.audio is not None or found.audio_problem != NO_AUDIO_TRACK,
+        warnings=[*sketch.notes, *heard_lines, *filter(None, [sketch.picture_ended])],
+        has_audio_track=sketch.has_audio_track,
         _picture=picture,
         _waveform=waveform,
     )
 
 
-def _audio_end_seconds(found: Probe) -> float:
-    """When the sound ends, from the clip's start: the first frame, or without one the first sample."""
-    if found.audio is None:
-        return 0.0
-    info = found.audio.info
-    origin = found.video.info.start_seconds if found.video is not None else info.start_seconds
-    return info.start_seconds - origin + info.duration_seconds
-
-
-def _plan_picture(track: VideoTrack, part: Part, options: MediaOptions) -> _Picture | None:
-    seconds = part.length_within(track.info.duration_seconds)
-    if seconds == 0.0:
-        return None
-    plan = make_plan(seconds, options.fps, options.max_frames)
-    chosen = choose_pts(track.timeline.pts_seconds, plan.times_seconds + part.start_seconds)
-    return _Picture(track, plan, track.timeline.ticks[chosen], part.start_seconds, seconds)
-
-
-def _open_sound(
-    path: str, found: Probe, part: Part, options: MediaOptions, has_picture: bool
-) -> tuple[AudioInfo | None, Float32, list[str]]:
+def _open_sound(sketch: Sketch, options: MediaOptions) -> tuple[AudioInfo | None, Float32, list[str]]:
     """The sound as the options want it; what is wrong with it becomes a warning or an error, as they say."""
     silence = np.zeros(0, np.float32)
     if options.audio == "off":
         return None, silence, []
-    origin = found.video.info.start_seconds if found.video is not None else None
-    heard = hear(path, found.audio, part, origin) if found.audio is not None else None
+    found, part = sketch.found, sketch.part
+    heard = hear(sketch.path, found.audio, part, sketch.origin_seconds) if found.audio is not None else None
     damage = _damage(found, heard)
     if damage and options.audio == "on":
-        raise MediaError(f"{path}: {damage}", _DAMAGED_HINT)
+        raise MediaError(f"{sketch.path}: {damage}", DAMAGED_HINT)
     if found.audio is None or heard is None or heard.waveform.size == 0:
-        unheard = damage or _why_unheard(heard)
-        if options.require_audio or not has_picture:
-            raise MediaError(f"{path}: {unheard}", "check that a player plays its sound")
-        return None, silence, [f"{unheard}: the answer is from the picture alone"]
+        return None, silence, [unheard(sketch, damage or _why_unheard(heard), options)]
     lines = [*found.audio.notes, *heard.placed.lines(), *([damage] if damage else [])]
     return _as_heard(found.audio.info, heard, part), heard.waveform, lines
 

@@ -157,11 +157,11 @@ class Frame:
         _require(self.index >= 0, "an index of 0 or more", self.index)
 
 
-class Clip(Protocol):
-    """What the engine needs of a clip, be it a file or made up.
+class Outline(Protocol):
+    """What of a clip can be counted, be it opened or not.
 
-    ``video`` and ``plan`` are None together: no picture. ``audio`` is None exactly when ``waveform()`` is
-    empty: nothing is heard. Never both.
+    ``video`` and ``plan`` are None together: no picture. ``audio`` is None exactly when nothing is heard. Never
+    both.
     """
 
     @property
@@ -203,6 +203,10 @@ class Clip(Protocol):
     def seconds_audio(self) -> float:
         """Length of the waveform; 0 without one."""
         ...
+
+
+class Clip(Outline, Protocol):
+    """What the engine needs of a clip, be it a file or made up; ``audio`` is None when ``waveform()`` is empty."""
 
     def frames(self) -> Iterator[Frame]:
         """Exactly ``plan.n_frames`` frames in order, decoded as they are asked for; callable again."""

@@ -210,8 +210,8 @@ def _from_hub(options: ModelOptions, fetch: Callable[[tuple[str, ...], str | Non
     return checkpoint
 
 
-def find_config(options: ModelOptions) -> tuple[str, Config, ModelSettings]:
-    """Model type, thinker config and settings of a folder or a Hub id; fetches no other files.
+def look(options: ModelOptions) -> Checkpoint:
+    """What the config of a folder or a Hub id says; of a Hub id no other files are fetched.
 
     Raises:
         ModelError: It is missing, unreachable, damaged or of an unknown kind.
@@ -230,8 +230,36 @@ def find_config(options: ModelOptions) -> tuple[str, Config, ModelSettings]:
             _fetch_if_there(fetch, SETTINGS_FILE)
         except Exception as error:
             raise _unreachable(options, error) from error
-    checkpoint = _inspect(folder, None)
+    return _inspect(folder, None)
+
+
+def find_config(options: ModelOptions) -> tuple[str, Config, ModelSettings]:
+    """Model type, thinker config and settings of a folder or a Hub id; fetches no other files.
+
+    Raises:
+        ModelError: It is missing, unreachable, damaged or of an unknown kind.
+    """
+    checkpoint = look(options)
     return checkpoint.model_type, checkpoint.config, checkpoint.settings
+
+
+def small_files(options: ModelOptions) -> Path | None:
+    """The folder with config and tokenizer of a model that is on disk already; None where it is not.
+
+    Raises:
+        ModelError: The model can only be a folder, and there is none.
+    """
+    folder = _folder(options)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    with suppress(Exception):
+        here = snapshot_download(
+            options.model, revision=options.revision, allow_patterns=list(SMALL_FILES), local_files_only=True
+        )
+        return Path(here)
+    return None
 
 
 def _fetch_if_there(fetch: Callable[[str], Path], name: str) -> None:

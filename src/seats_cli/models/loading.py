@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from seats_cli.config import ModelOptions
 from seats_cli.errors import MemoryLimitError, ModelError, SeatsError, UsageError, counted, explain
 from seats_cli.models import family_of, named_architecture, placement, quantisation
-from seats_cli.models.base import Config, OmniModel
-from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks
+from seats_cli.models.base import Config, ModelSpec, OmniModel
+from seats_cli.models.checkpoint import PREFIX, Checkpoint, find, find_config, lacks, small_files
 from seats_cli.models.placement import Placement, choose_device
 from seats_cli.models.settings import with_settings
 
@@ -152,7 +152,16 @@ def _read_weights(checkpoint: Checkpoint) -> dict[str, Any]:
     return weights
 
 
-def _read_processor(checkpoint: Checkpoint) -> Any:
+def without_weights(options: ModelOptions, family: type[OmniModel], spec: ModelSpec) -> OmniModel | None:
+    """A model that can count the tokens of a prompt and nothing else; None where its tokenizer is not on disk."""
+    folder = small_files(options)
+    if folder is None:
+        return None
+    with _quiet():
+        return family(None, _read_processor(folder), spec)
+
+
+def _read_processor(folder: Path) -> Any:
     """Tokenizer, chat template and feature extractors.
 
     Raises:
@@ -163,16 +172,14 @@ def _read_processor(checkpoint: Checkpoint) -> Any:
     hint = "the folder needs tokenizer files, chat_template and preprocessor_config.json"
     try:
         # Unless it is forbidden, transformers asks on the terminal whether to run a repository's code.
-        processor = AutoProcessor.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        problem = f"{checkpoint.folder}: tokenizer or processor cannot be read: {error}"
+        problem = f"{folder}: tokenizer or processor cannot be read: {error}"
         raise ModelError(problem, hint) from error
     parts = ("tokenizer", "feature_extractor", "video_processor", "chat_template")
     absent = [part for part in parts if getattr(processor, part, None) is None]
     if absent:
-        raise ModelError(f"{checkpoint.folder} has no {absent[0].replace('_', ' ')}", hint)
+        raise ModelError(f"{folder} has no {absent[0].replace('_', ' ')}", hint)
     return processor
 
 
@@ -209,7 +216,7 @@ def load_checkpoint(checkpoint: Checkpoint, options: ModelOptions) -> LoadedMode
     dtype = choose_dtype(options.dtype, where.device)
     attention = choose_attention(options.attn, where.device, dtype)
     with _quiet():
-        processor = _read_processor(checkpoint)
+        processor = _read_processor(checkpoint.folder)
         thinker = _read_thinker(family, checkpoint, options, where, dtype=dtype, attention=attention)
         _add_generation_config(thinker, checkpoint.folder)
     quantisation.settle(thinker)
