@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, demo, doctor, evaluate, probe, profile, synth
+from seats_cli.cli import ask, config_show, demo, doctor, evaluate, probe, profile, synth
+from seats_cli.cli.configuration import default_map
 from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
@@ -57,17 +58,34 @@ def root(
 
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=PlainCommand, epilog=EPILOG)(_command)
+_config = typer.Typer(cls=PlainGroup, rich_markup_mode=None, no_args_is_help=True, epilog=EPILOG)
+_config.command("show", cls=PlainCommand, epilog=EPILOG)(config_show.config_show)
+app.add_typer(_config, name="config", help=config_show.HELP)
+
+
+def _said(group: Any) -> str:
+    """The command that the command line begins with, as far as there is one."""
+    path = ["seats"]
+    for word in sys.argv[1:]:
+        group = getattr(group, "commands", {}).get(word)
+        if group is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _dispatch() -> int:
     if len(sys.argv) == 3 and sys.argv[1] == "--show-completion" and sys.argv[2] in SHELLS:
         # A shell may be named; without one Typer looks for the one that runs this.
         os.environ["_SEATS_COMPLETE"] = f"source_{sys.argv[2]}"
+    root: Any = typer.main.get_command(app)
     try:
         # Help and version are not written by us. Commands let no error through.
         with to_stdout():
             # Outside standalone mode an Exit comes back as its code, and usage errors are ours to word.
-            return int(app(prog_name="seats", standalone_mode=False) or 0)
+            # Whoever presses TAB wants no errors of a file.
+            defaults = None if "_SEATS_COMPLETE" in os.environ else default_map(root.commands)
+            return int(root(prog_name="seats", standalone_mode=False, default_map=defaults) or 0)
     except Exception as error:
         kind = type(error).__name__
         if kind == "Abort":
@@ -77,8 +95,7 @@ def _dispatch() -> int:
         if kind == "NoArgsIsHelpError":
             sys.stderr.write(f"{error.format_message()}\n")
         else:
-            path = " ".join(["seats", *(name for name in sys.argv[1:2] if name in COMMANDS)])
-            complain(UsageError(wording(error), f"see: {path} --help"))
+            complain(UsageError(wording(error), f"see: {_said(root)} --help"))
         return UsageError.exit_code
 
 
