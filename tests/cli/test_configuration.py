@@ -325,7 +325,7 @@ def test_a_value_that_cannot_be_is_traced_to_where_it_was_said(seats, files, mon
     ended = seats("ask", "clip.mp4", "What?", *more)
     assert ended.code == 2
     assert ended.complaint.startswith("--trr is 5.0")
-    assert ended.hint == "0.1 keeps a tenth" + (f"; --trr is from {source}" if source else "")
+    assert ended.hint == (f"--trr is from {source}; " if source else "") + "0.1 keeps a tenth"
 
 
 def test_a_conflict_names_the_file_of_what_is_not_on_the_command_line(seats, files):

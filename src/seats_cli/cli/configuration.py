@@ -373,4 +373,5 @@ def add_origins(error: SeatsError, context: Any) -> None:
     named = dict.fromkeys(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*)", str(error)))
     said = [(key, origin(context, known[key])) for key in named if key in known]
     lines = [f"--{key} is from {where}" for key, where in said if where not in ("command line", "default")]
-    error.hint = "; ".join(filter(None, [error.hint, *lines]))
+    # What to do comes last: it may end in a command to copy.
+    error.hint = "; ".join(filter(None, [*lines, error.hint]))
