@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,11 +377,15 @@ def test_completion_says_what_there_is_and_no_errors(seats, files, monkeypatch, 
 # Which files
 
 
-def test_the_settings_of_a_model_are_no_configuration(seats, files):
+def test_the_settings_of_a_model_are_no_configuration(seats, files, checkpoint):
     """In a checkpoint's folder ``seats.toml`` is the model's, also if it reads as configuration."""
     files.write(here='note = "knows birds only"\n[schedule]\ndrop_before_layer = [4, 6, 8, 10]', user="fps = 1")
     assert seats("profile", "--analytic").code == 2
-    (files.here.parent / "config.json").write_text("{}")
+    # Other programs have files of that name too.
+    config = files.here.parent / "config.json"
+    config.write_text('{"port": 80}')
+    assert seats("profile", "--analytic").code == 2
+    shutil.copy(checkpoint / "config.json", config)
     assert seats("profile", "--analytic").code == 0
     ended = seats("config", "show")
     assert "./seats.toml: settings of the model in this folder, not configuration: left alone" in ended.err

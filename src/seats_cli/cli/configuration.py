@@ -59,7 +59,13 @@ class Place:
     @property
     def of_a_model(self) -> bool:
         """Whether it lies in a checkpoint's folder, which is the working folder."""
-        return self.label == f"./{PROJECT_FILE}" and os.path.isfile(MODEL_CONFIG) and self.path.exists()
+        if self.label != f"./{PROJECT_FILE}" or not self.path.exists():
+            return False
+        try:
+            # Other programs call their files so too; a checkpoint's has this key.
+            return b'"model_type"' in Path(MODEL_CONFIG).read_bytes()
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
