@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in [name for name in os.environ if name.startswith("SEATS_")]:
     del os.environ[name]
+# No configuration of whoever runs the tests, and none of the folder they are run in.
+os.environ["SEATS_CONFIG"] = ""
 
 import torch
 

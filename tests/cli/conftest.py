@@ -77,7 +77,8 @@ def environment(**more: str) -> dict[str, str]:
     """Of a process that finds the package here, and no settings of whoever runs the tests."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SEATS_", "_SEATS", "NO_COLOR"))}
     path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**kept, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "PYTHONUTF8": "1", **more}
+    fixed = {"HF_HUB_OFFLINE": "1", "COLUMNS": "100", "PYTHONUTF8": "1", "SEATS_CONFIG": ""}
+    return {**kept, "PYTHONPATH": path, **fixed, **more}
 
 
 def run_process(*arguments: str | bytes, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:

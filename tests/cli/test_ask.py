@@ -345,7 +345,7 @@ def test_a_quantising_package_that_is_not_here(seats, clips, checkpoint, monkeyp
     ended = seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--device", "cpu")
     assert ended.code == 2
     assert ended.complaint == "--quant bnb-8bit needs bitsandbytes, which is not installed"
-    assert ended.hint == "pip install 'seats-cli[bnb]'"
+    assert ended.hint == "--quant is from SEATS_QUANT; pip install 'seats-cli[bnb]'"
     assert seats("ask", clips / "clip.mp4", "What?", "-m", checkpoint, "--quant", "none", "-q").code == 0
 
 

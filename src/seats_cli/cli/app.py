@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, cache, demo, doctor, evaluate, merge, plan, probe, profile, synth
+from seats_cli.cli import ask, cache, config_show, demo, doctor, evaluate, merge, plan, probe, profile, synth
+from seats_cli.cli.configuration import default_map
 from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
@@ -28,7 +29,7 @@ COMMANDS = {
     "demo": demo.demo,
     "doctor": doctor.doctor,
 }
-GROUPS = {"cache": cache.app}
+GROUPS = {"cache": cache.app, "config": config_show.app}
 SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 
 app = typer.Typer(
@@ -66,24 +67,29 @@ for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name, epilog=EPILOG)
 
 
-def _named() -> list[str]:
-    """The command on the command line, or the group and its command, as far as there are such."""
-    first, second = (*sys.argv[1:3], "", "")[:2]
-    if first in GROUPS:
-        known = {command.name for command in GROUPS[first].registered_commands}
-        return [first, second] if second in known else [first]
-    return [first] if first in COMMANDS else []
+def _said(group: Any) -> str:
+    """The command that the command line begins with, as far as there is one."""
+    path = ["seats"]
+    for word in sys.argv[1:]:
+        group = getattr(group, "commands", {}).get(word)
+        if group is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _dispatch() -> int:
     if len(sys.argv) == 3 and sys.argv[1] == "--show-completion" and sys.argv[2] in SHELLS:
         # A shell may be named; without one Typer looks for the one that runs this.
         os.environ["_SEATS_COMPLETE"] = f"source_{sys.argv[2]}"
+    root: Any = typer.main.get_command(app)
     try:
         # Help and version are not written by us. Commands let no error through.
         with to_stdout():
             # Outside standalone mode an Exit comes back as its code, and usage errors are ours to word.
-            return int(app(prog_name="seats", standalone_mode=False) or 0)
+            # Whoever presses TAB wants no errors of a file.
+            defaults = None if "_SEATS_COMPLETE" in os.environ else default_map(root.commands)
+            return int(root(prog_name="seats", standalone_mode=False, default_map=defaults) or 0)
     except Exception as error:
         kind = type(error).__name__
         if kind == "Abort":
@@ -93,7 +99,7 @@ def _dispatch() -> int:
         if kind == "NoArgsIsHelpError":
             sys.stderr.write(f"{error.format_message()}\n")
         else:
-            complain(UsageError(wording(error), f"see: {' '.join(['seats', *_named()])} --help"))
+            complain(UsageError(wording(error), f"see: {_said(root)} --help"))
         return UsageError.exit_code
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from seats_cli import __version__
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
+from seats_cli.cli.configuration import VARIABLE, Place, places, state_of
 from seats_cli.cli.console import one_line, write
-from seats_cli.errors import counted
+from seats_cli.errors import UsageError, counted
 
 Rows = list[tuple[str, str]]
 
@@ -118,6 +119,16 @@ def _settings() -> Rows:
     return [(name, without_secrets(name, os.environ[name])) for name in shown] or [("none", "")]
 
 
+def _configuration() -> Rows:
+    def state(place: Place) -> str:
+        try:
+            return f"{place.label}: {state_of(place)}"
+        except UsageError as error:
+            return str(error)
+
+    return [("file", state(place)) for place in places()] or [("none", f"{VARIABLE} is empty")]
+
+
 SECTIONS: dict[str, Callable[[], Rows]] = {
     "system": _system,
     "packages": _packages,
@@ -127,6 +138,7 @@ SECTIONS: dict[str, Callable[[], Rows]] = {
     "decoders": _codecs,
     "cached models": _models,
     "environment": _settings,
+    "configuration": _configuration,
 }
 
 

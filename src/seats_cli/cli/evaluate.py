@@ -12,6 +12,7 @@ import typer
 from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
+from seats_cli.cli.configuration import source_of
 from seats_cli.cli.console import notice, row_failure, show, write
 from seats_cli.cli.progress import Progress
 from seats_cli.cli.rows import OutcomeFile
@@ -55,6 +56,22 @@ def _without_clips(settings: dict[str, SelectionOptions]) -> dict[str, Selection
             "give one setting, or none",
         )
     return {"full": SelectionOptions(method="full", trr=1.0)}
+
+
+def _settings(
+    context: typer.Context, method: str | None, trr: str | None, texts: list[str], shared: dict[str, Any]
+) -> dict[str, SelectionOptions]:
+    """What is compared. Methods and ratios of a file stand where the command line says none: they add no settings.
+
+    Raises:
+        UsageError: One of them cannot be.
+    """
+    said = {"method": method, "trr": trr}
+    defaults = {
+        name: text for name, text in said.items() if text is not None and source_of(context, name) == "DEFAULT_MAP"
+    }
+    listed = {name: None if name in defaults else text for name, text in said.items()}
+    return settings_of(listed["method"], listed["trr"], texts, shared, defaults)
 
 
 def _run(
@@ -166,6 +183,7 @@ def evaluate(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    context: typer.Context,
 ) -> int:
     """Measure accuracy on questions whose answers are known, under one setting or several.
 
@@ -176,7 +194,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; it must be at least 1")
     media = blinded(media, without)
-    settings = settings_of(method, trr, setting or [], shared)
+    settings = _settings(context, method, trr, setting or [], shared)
     if media.nothing:
         settings = _without_clips(settings)
     read_questions(path, generation.choices)

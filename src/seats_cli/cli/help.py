@@ -50,7 +50,11 @@ class _Plain:
         return ["[OPTIONS]", *(p.metavar for p in self.get_params(ctx) if p.param_type_name == "argument")]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, in less than the 50 columns that are the usual least if there are less."""
+        """Write the help, in less than the 50 columns that are the usual least if there are less.
+
+        Defaults are those without configuration, whose files may be broken.
+        """
+        ctx.default_map = None
         columns = shutil.get_terminal_size().columns
         formatter.width = min(formatter.width, max(columns, LEAST_COLUMNS) - 2)
         super().format_help(ctx, formatter)  # type: ignore[misc]
@@ -64,7 +68,23 @@ class _Plain:
 
 
 class PlainCommand(_Plain, typer.core.TyperCommand):
-    """A command whose help is plain."""
+    """A command whose help is plain, and whose flags may be taken back."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser of the command line.
+
+        What a file or a variable switches on, the command line can switch off: a ``--flag`` has its ``--no-flag``,
+        and a ``--no-flag`` its ``--flag``. The help does not list them.
+        """
+        parser = super().make_parser(ctx)
+        for parameter in self.get_params(ctx):
+            if getattr(parameter, "is_flag", False) and not parameter.is_eager:
+                long = next(flag for flag in parameter.opts if flag.startswith("--"))
+                opposite = f"--{long[5:]}" if long.startswith("--no-") else f"--no-{long[2:]}"
+                parser.add_option(
+                    obj=parameter, opts=[opposite], dest=parameter.name, action="store_const", const=False
+                )
+        return parser
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, panel by panel."""

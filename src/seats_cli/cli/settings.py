@@ -156,15 +156,19 @@ def parse_setting(text: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": DEFAULT_METHOD, **shared, **ratios, **own}
 
 
-def _listed(text: str | None, option: str, default: str) -> list[str]:
-    words = [word.strip() for word in (default if text is None else text).split(",")]
+def _listed(text: str, option: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
     if "" in words:
         raise UsageError(f"{option} is {text!r}; give values with commas between them", "such as seats,full")
     return words
 
 
 def settings_of(
-    methods: str | None, trrs: str | None, texts: Sequence[str], shared: Mapping[str, Any]
+    methods: str | None,
+    trrs: str | None,
+    texts: Sequence[str],
+    shared: Mapping[str, Any],
+    defaults: Mapping[str, str] | None = None,
 ) -> dict[str, SelectionOptions]:
     """All settings by label, each once.
 
@@ -173,15 +177,22 @@ def settings_of(
         trrs: Ratios with commas between; None: not said.
         texts: Of ``--setting``. Where there is one and neither of the above, these are all.
         shared: Values of the other options by parameter name.
+        defaults: ``method`` and ``trr`` of a file, where they are not said: as text, with commas between. A single
+            one also stands in texts that do not say it.
 
     Raises:
         UsageError: One of them cannot be.
     """
+    usual = {"method": DEFAULT_METHOD, "trr": str(DEFAULT_TRR), **(defaults or {})}
     found: list[dict[str, Any]] = []
     if methods is not None or trrs is not None or not texts:
-        listed = product(_listed(methods, "--method", DEFAULT_METHOD), _listed(trrs, "--trr", str(DEFAULT_TRR)))
-        found = [{**shared, **_values(["--method", method, "--trr", trr])} for method, trr in listed]
-    found += [parse_setting(text, shared) for text in texts]
+        names = _listed(usual["method"] if methods is None else methods, "--method")
+        ratios = _listed(usual["trr"] if trrs is None else trrs, "--trr")
+        found = [
+            {**shared, **_values(["--method", method, "--trr", trr])} for method, trr in product(names, ratios)
+        ]
+    single = [part for name, text in (defaults or {}).items() if "," not in text for part in (f"--{name}", text)]
+    found += [parse_setting(text, {**_values(single), **shared}) for text in texts]
     settings: dict[str, SelectionOptions] = {}
     for values in found:
         options = _options(values)
