@@ -63,6 +63,7 @@ class Seats:
 
     Raises:
         ModelError: The model cannot be had.
+        MemoryLimitError: Its weights alone are more than there is room for.
         UsageError: An option cannot be.
     """
 
@@ -102,9 +103,9 @@ class Seats:
             offline=offline,
         )
         self.store = None if cache is None else _store(Path(cache), cache_bytes)
-        from seats_cli.models.loading import load
+        from seats_cli.engine.admission import load_if_it_fits
 
-        self.loaded = load(options)
+        self.loaded = load_if_it_fits(options)
 
     def ask(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seats_cli.config import GenerationOptions, ModelOptions, SelectionOptions
+from seats_cli.engine.admission import load_if_it_fits
 from seats_cli.engine.batch import Asker, Outcome, check_tasks, run
 from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
@@ -57,9 +58,8 @@ class Recipe:
         """
         from seats_cli.engine.analytic import check_settings
         from seats_cli.media import open_clip
-        from seats_cli.models.loading import load
 
-        loaded = load(self.loading)
+        loaded = load_if_it_fits(self.loading)
         check_settings(loaded.model.spec, [self.selection])
         return Asker(
             loaded,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from seats_cli.config import MediaOptions, SelectionOptions
+from seats_cli.engine.admission import check_clip_fits
 from seats_cli.engine.analytic import plan_of, synthetic_prompt
 from seats_cli.engine.encode import window_batches
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
@@ -184,6 +185,7 @@ def _read(how: _Reading, key: str | None, windows_per_batch: int) -> ReadClip:
     watch = Stopwatch(model.devices)
     opened = open_and_place(model, how.open_clip, how.media, watch)
     clip, layout = opened.clip, opened.layout
+    check_clip_fits(how.loaded, clip, how.media, how.selection)
     plan = plan_of(model.spec, layout, how.selection)
     method = method_for(how.loaded, plan, how.selection)
     batches = window_batches(
