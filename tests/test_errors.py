@@ -17,6 +17,7 @@ from seats_cli.errors import (
     ModelError,
     SeatsError,
     SomeFailedError,
+    TimeLimitError,
     UsageError,
     counted,
     explain,
@@ -47,6 +48,7 @@ def test_exit_codes_are_distinct_and_documented() -> None:
         "ModelError": 4,
         "MemoryLimitError": 5,
         "SomeFailedError": 6,
+        "TimeLimitError": 124,
         "InterruptedRunError": 130,
     }
     assert all(kind.__doc__ for kind in CLASSES.values())
@@ -149,7 +151,8 @@ def test_memory_words_in_other_classes_are_not_memory() -> None:
 
 
 def test_users_may_catch_all_or_one() -> None:
-    for kind in (UsageError, MediaError, ModelError, MemoryLimitError, SomeFailedError, InterruptedRunError):
+    kinds = (UsageError, MediaError, ModelError, MemoryLimitError, SomeFailedError, TimeLimitError)
+    for kind in (*kinds, InterruptedRunError):
         with pytest.raises(SeatsError):
             raise kind("x")
 

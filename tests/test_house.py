@@ -27,14 +27,15 @@ ALLOWED: dict[str, set[str]] = {
     "dataset": {"errors"},
     "evaluation": {"errors", "report", "statistics"},
     "probing": {"errors", "dataset", "report", "selection", "statistics"},
-    "media": {"errors", "config"},
+    "timelimit": {"errors"},
+    "media": {"errors", "config", "timelimit"},
     "selection": {"errors", "config", "layout", "outputs"},
     "timing": {"errors"},
     "world": {"errors", "config", "media", "outputs"},
     "models": {"errors", "config", "geometry", "layout", "selection"},
     "engine": {
         *("errors", "config", "cost", "layout", "media", "models", "report", "selection", "timing", "__init__"),
-        *("dataset", "evaluation", "outputs", "probing"),
+        *("dataset", "evaluation", "outputs", "probing", "timelimit"),
     },
     "render": {"errors", "config", "cost", "report"},
     "api": {"errors", "config", "report", "media", "models", "engine", "dataset", "evaluation", "probing"},
@@ -73,7 +74,7 @@ OWNERS = {
 }
 NO_TORCH = (
     *("layout.py", "cost.py", "report.py", "config.py", "errors.py", "render.py", "media/*.py", "api.py"),
-    *("statistics.py", "outputs.py", "dataset.py", "evaluation.py", "probing.py", "world/*.py"),
+    *("statistics.py", "outputs.py", "dataset.py", "evaluation.py", "probing.py", "timelimit.py", "world/*.py"),
 )
 
 

@@ -8,6 +8,7 @@
     ├── ModelError              4  a model that is missing, unreachable or of an unknown kind
     ├── MemoryLimitError        5  the device or the machine ran out of memory
     ├── SomeFailedError         6  a batch in which some clips failed
+    ├── TimeLimitError        124  a clip that took longer than --timeout
     └── InterruptedRunError   130  Ctrl-C
 
 Each carries one line for the user (``str(error)``), an optional ``hint`` that says what to do, and the
@@ -62,6 +63,12 @@ class SomeFailedError(SeatsError):
     """A batch was finished, but some of its clips failed."""
 
     exit_code = 6
+
+
+class TimeLimitError(SeatsError):
+    """A clip took longer than ``--timeout``; the exit code is that of ``timeout(1)``."""
+
+    exit_code = 124
 
 
 class InterruptedRunError(SeatsError):
