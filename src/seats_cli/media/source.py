@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Self
 
-from seats_cli.errors import MediaError
+from seats_cli.errors import MediaError, TimeLimitError
 from seats_cli.media.boxes import read_mp4_facts
+from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,6 +23,16 @@ _HEAD_BYTES = 4096
 # No protocol has this name, so whatever a file asks FFmpeg to open besides itself is refused.
 _NO_PROTOCOL = "none"
 _NOT_MEDIA_HINT = "give a video or audio file such as mp4, mkv, webm, mov, wav, mp3"
+# Formats that are lists of other files or streams. They could open none, and are not even begun.
+_LISTS = frozenset(
+    (
+        *("concat", "dash", "ffmetadata", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"),
+        *("webm_dash_manifest",),
+    )
+)
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest picture that is decoded, such as 10,000 x 10,000; 8K has 33 million."""
+
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")
 
 
@@ -59,12 +71,22 @@ class LocalFile:
     It shows its suffix only, as ``name``: a ``%d`` in a name means an image series to FFmpeg. Unlike Python's
     own file objects it closes without complaint when an abandoned iterator is collected.
 
+    FFmpeg calls ``read`` from C, where an exception is printed or comes up anywhere. So nothing is raised there:
+    the file seems to end, and ``raise_trouble`` raises afterwards what stopped it.
+
+    Attributes:
+        name: What FFmpeg takes for the name.
+        read: At most so many bytes, none at the end; also when the time is over or Ctrl-C was pressed.
+        seek: Go to a place, from ``os.SEEK_SET`` or so; returns it, or below 0 where no file can have one.
+
     Raises:
         MediaError: It may not be read.
     """
 
     def __init__(self, path: str) -> None:
         self._descriptor = -1
+        self._path = path
+        self._trouble: list[BaseException] = []
         self.name = "input" + os.path.splitext(path)[1]
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -72,6 +94,10 @@ class LocalFile:
             raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
         except OSError as error:
             raise MediaError(f"{path}: {error.strerror or error}") from None
+        reads = _reads(self._descriptor, self._trouble)
+        next(reads)
+        self.read: Callable[[int], bytes] = reads.send
+        self.seek: Callable[[int, int], int] = partial(_lseek(), self._descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -88,17 +114,53 @@ class LocalFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def read(self, n_bytes: int) -> bytes:
-        """At most ``n_bytes``; none at the end."""
-        return os.read(self._descriptor, n_bytes)
+    def raise_trouble(self) -> None:
+        """Raise what kept ``read`` from reading, if anything did.
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; returns it."""
-        return os.lseek(self._descriptor, offset, whence)
+        Raises:
+            MediaError: The disk failed.
+            TimeLimitError: The time is over.
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        for error in self._trouble:
+            if isinstance(error, OSError):
+                hint = "the disk or the network may be failing; copy the file elsewhere"
+                raise MediaError(f"{self._path}: reading failed: {error.strerror or error}", hint) from None
+            raise error
 
     def tell(self) -> int:
         """The place."""
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+
+def _reads(descriptor: int, trouble: list[BaseException]) -> Generator[bytes, int]:
+    """Sent a number of bytes, yields these; nothing from the first trouble on, which is put on the list.
+
+    A generator, since Python looks for Ctrl-C when a function begins, before any ``try`` in it: in a function
+    that C calls it would be lost. Here that place is inside the ``try``.
+    """
+    data = b""
+    while True:
+        try:
+            n_bytes = yield data
+            check_time()
+            data = b"" if trouble else os.read(descriptor, n_bytes)
+        except (OSError, TimeLimitError, KeyboardInterrupt) as error:
+            trouble.append(error)
+            data = b""
+
+
+@cache
+def _lseek() -> Callable[[int, int, int], int]:
+    """``lseek`` of C where it can be had: it runs no Python that Ctrl-C could end, and raises nothing."""
+    import ctypes
+
+    try:
+        function = ctypes.CDLL(None).lseek
+    except (TypeError, OSError, AttributeError):
+        return os.lseek
+    function.argtypes, function.restype = (ctypes.c_int, ctypes.c_ssize_t, ctypes.c_int), ctypes.c_ssize_t
+    return function
 
 
 class _Quiet:
@@ -143,27 +205,46 @@ def open_container(path: str) -> Iterator[InputContainer]:
 
     Raises:
         NotMediaError: It is not media that FFmpeg knows; the message says why.
-        MediaError: It cannot be read.
+        MediaError: It cannot be read; also at the end of the block, if the disk failed within it.
+        TimeLimitError: The time is over; also at the end of the block.
     """
     import av
 
     check_path(path)
+    check_time()
     with _quiet, LocalFile(path) as file:
         try:
             container = av.open(
                 file,
                 "r",
-                container_options={"protocol_whitelist": _NO_PROTOCOL},
+                options={"max_pixels": str(MAX_PIXELS)},
+                container_options={"protocol_whitelist": _NO_PROTOCOL, "format_whitelist": _formats()},
                 metadata_errors="replace",
                 buffer_size=_READ_BYTES,
+                # Looking at the first packets of each stream may take long; reading on is watched by the file.
+                timeout=(seconds_left(), None),
             )
         except (av.FFmpegError, OSError, ValueError) as error:
+            file.raise_trouble()
+            check_time()
             raise _explain(path, error) from None
-        with container:
-            # FFmpeg draws text files as pictures of a terminal.
-            if container.format.name == "tty":
-                raise NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
-            yield container
+        try:
+            with container:
+                # FFmpeg draws text files as pictures of a terminal.
+                if container.format.name == "tty":
+                    raise NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+                yield container
+        finally:
+            file.raise_trouble()
+
+
+@cache
+def _formats() -> str:
+    """All formats that FFmpeg reads but lists of files, as it wants them told."""
+    import av
+
+    names = {name for entry in av.formats_available for name in entry.split(",")}
+    return ",".join(sorted(names - _LISTS))
 
 
 def _explain(path: str, error: Exception) -> NotMediaError:
