@@ -34,7 +34,9 @@ class Case:
     options: dict[str, object]
 
 
-def make_case(folder: Path, seed: int, index: int, kinds: tuple[str, ...], seeds: dict[str, bytes], bait: Bait) -> Case:
+def make_case(
+    folder: Path, seed: int, index: int, kinds: tuple[str, ...], seeds: dict[str, bytes], bait: Bait
+) -> Case:
     """Write the file of a case.
 
     Args:
@@ -47,7 +49,17 @@ def make_case(folder: Path, seed: int, index: int, kinds: tuple[str, ...], seeds
     """
     rng = Random(f"{seed}/{index}")
     (kind,) = rng.choices(kinds, [WEIGHTS[kind] for kind in kinds])
-    options = rng.choice(({}, {}, {}, {}, {"fps": 500.0, "max_frames": 4000}, {"start_seconds": 0.7, "end_seconds": 1.5}, {"audio": "on"}))
+    options = rng.choice(
+        (
+            {},
+            {},
+            {},
+            {},
+            {"fps": 500.0, "max_frames": 4000},
+            {"start_seconds": 0.7, "end_seconds": 1.5},
+            {"audio": "on"},
+        )
+    )
     name = rng.choice(sorted(seeds))
     suffix, data = damage.suffix_of(name), seeds[name]
     if kind in ODD:
@@ -65,7 +77,9 @@ def make_case(folder: Path, seed: int, index: int, kinds: tuple[str, ...], seeds
     elif kind == "splice":
         data = damage.spliced(rng, data, seeds[rng.choice(sorted(seeds))])
     else:
-        suffix = damage.suffix_of(rng.choice((*seeds, "a.png", "a.txt", "a.sub", "a.m3u8", "a.dat", "a.raw", "a.yuv")))
+        suffix = damage.suffix_of(
+            rng.choice((*seeds, "a.png", "a.txt", "a.sub", "a.m3u8", "a.dat", "a.raw", "a.yuv"))
+        )
     path = folder / f"a{suffix}"
     path.write_bytes(data)
     return Case(kind, str(path), options)

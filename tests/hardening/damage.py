@@ -44,7 +44,9 @@ def headless(rng: Random, data: bytes) -> bytes:
 def overwritten(rng: Random, data: bytes) -> bytes:
     """A stretch of zeros, ones or noise."""
     length = rng.choice((1, 16, 500, 5000))
-    return replaced(data, rng.randrange(len(data)), rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length))))
+    return replaced(
+        data, rng.randrange(len(data)), rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
+    )
 
 
 def moved(rng: Random, data: bytes) -> bytes:
@@ -52,7 +54,9 @@ def moved(rng: Random, data: bytes) -> bytes:
     at, length = rng.randrange(len(data)), rng.choice((1, 4, 188, 3000))
     piece = data[at : at + length]
     other = rng.randrange(len(data))
-    return rng.choice((data[:at] + data[at + length :], data[:at] + piece + data[at:], data[:other] + piece + data[other:]))
+    return rng.choice(
+        (data[:at] + data[at + length :], data[:at] + piece + data[at:], data[:other] + piece + data[other:])
+    )
 
 
 def spliced(rng: Random, data: bytes, other: bytes) -> bytes:
@@ -82,14 +86,25 @@ def lying_mp4(rng: Random, data: bytes) -> bytes:
         place = start + rng.choice((0, 8, 12, 16, 20, 24, rng.randrange(0, max(stop - start - 3, 1))))
         width = rng.choice((2, 4, 4, 4, 8))
         value = rng.choice(WORDS) if rng.random() < 0.8 else rng.getrandbits(32)
-        data = replaced(data, place, (value << (32 if width == 8 and rng.random() < 0.5 else 0)).to_bytes(8)[-width:])
+        data = replaced(
+            data, place, (value << (32 if width == 8 and rng.random() < 0.5 else 0)).to_bytes(8)[-width:]
+        )
     return data
 
 
 MKV_NUMBERS = {
     **{b"\x4d\x80": 0, b"\x2a\xd7\xb1": 4, b"\x44\x89": 8, b"\xd7": 1, b"\x73\xc5": 8, b"\x83": 1, b"\xb0": 2},
     **{b"\xba": 2, b"\xb5": 8, b"\x9f": 1, b"\x62\x64": 1, b"\x23\xe3\x83": 4, b"\x56\xaa": 4, b"\x56\xbb": 4},
-    **{b"\xe7": 1, b"\x53\xac": 2, b"\xb3": 1, b"\xf1": 2, b"\x54\xb0": 2, b"\x54\xba": 2, b"\x9c": 1, b"\x63\xa2": 4},
+    **{
+        b"\xe7": 1,
+        b"\x53\xac": 2,
+        b"\xb3": 1,
+        b"\xf1": 2,
+        b"\x54\xb0": 2,
+        b"\x54\xba": 2,
+        b"\x9c": 1,
+        b"\x63\xa2": 4,
+    },
 }
 
 
@@ -97,7 +112,9 @@ def lying_mkv(rng: Random, data: bytes) -> bytes:
     """Values of elements (scale, duration, dimensions, rate, channels, times, places), and lengths."""
     for _ in range(rng.choice((1, 1, 2, 4))):
         name = rng.choice(list(MKV_NUMBERS))
-        found = [k for k in range(len(data) - 12) if data.startswith(name, k) and 0x81 <= data[k + len(name)] <= 0x88]
+        found = [
+            k for k in range(len(data) - 12) if data.startswith(name, k) and 0x81 <= data[k + len(name)] <= 0x88
+        ]
         if not found:
             continue
         place = rng.choice(found[:8]) + len(name)
@@ -119,7 +136,11 @@ def lying_riff(rng: Random, data: bytes) -> bytes:
         name = rng.choice(names)
         place = rng.choice([k for k in range(min(len(data), 20_000)) if data.startswith(name, k)] or [0])
         value, width = rng.choice(WORDS), rng.choice((2, 4, 4))
-        data = replaced(data, place + rng.choice((4, 8, 10, 12, 16, 20, 22, 24, 28, 36, 40)), value.to_bytes(4, "little")[:width])
+        data = replaced(
+            data,
+            place + rng.choice((4, 8, 10, 12, 16, 20, 22, 24, 28, 36, 40)),
+            value.to_bytes(4, "little")[:width],
+        )
     return data
 
 
@@ -132,7 +153,13 @@ def lying_flac(rng: Random, data: bytes) -> bytes:
 def lying_aiff(rng: Random, data: bytes) -> bytes:
     """COMM: channels, frames, bits, the rate as an extended float."""
     place = data.index(b"COMM") + 8
-    rates = (b"\x7f\xff" + b"\xff" * 8, b"\x40\x1e\x80" + bytes(7), b"\x3f\xff\x80" + bytes(7), bytes(10), b"\xc0\x0c\xfa" + bytes(7))
+    rates = (
+        b"\x7f\xff" + b"\xff" * 8,
+        b"\x40\x1e\x80" + bytes(7),
+        b"\x3f\xff\x80" + bytes(7),
+        bytes(10),
+        b"\xc0\x0c\xfa" + bytes(7),
+    )
     fields = ((0, rng.choice(WORDS).to_bytes(4)[2:]), (2, rng.choice(WORDS).to_bytes(4)), (8, rng.choice(rates)))
     at, new = rng.choice(fields)
     return replaced(data, place + at, new)
@@ -171,7 +198,11 @@ def lying_ts(rng: Random, data: bytes) -> bytes:
     for _ in range(rng.choice((1, 2, 8, 30))):
         packet = rng.choice(starts)
         at = out.find(b"\0\0\1", packet, packet + 188)
-        place = at + rng.choice((6, 7, 8, 9, 10, 11, 13, 14)) if at >= 0 and rng.random() < 0.8 else packet + rng.randrange(4, 12)
+        place = (
+            at + rng.choice((6, 7, 8, 9, 10, 11, 13, 14))
+            if at >= 0 and rng.random() < 0.8
+            else packet + rng.randrange(4, 12)
+        )
         out[place] = rng.choice((0, 255, 0x80, 0xC0, rng.randrange(256)))
     return bytes(out)
 
@@ -181,6 +212,7 @@ LIARS: dict[str, Callable[[Random, bytes], bytes]] = {
     **dict.fromkeys((".mkv", ".webm"), lying_mkv),
     **dict.fromkeys((".avi", ".wav"), lying_riff),
     **{".flac": lying_flac, ".ogg": lying_ogg, ".ts": lying_ts, ".aiff": lying_aiff, ".mp3": bits},
+    **dict.fromkeys((".flv", ".wmv", ".nut", ".mpg", ".mxf", ".gif"), bits),
 }
 BLIND = (bits, bits, tail_bits, cut, headless, overwritten, moved)
 

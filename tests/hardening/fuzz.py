@@ -117,9 +117,15 @@ def run(
                 outcome = worker.run(case, folder)
                 tally.add(seed, index, case, outcome)
                 if outcome.bad and report:
-                    print(f"{seed}/{index} {case.kind} {outcome.end} {case.path!r} {case.options}: {outcome.detail}", file=sys.stderr, flush=True)
+                    print(
+                        f"{seed}/{index} {case.kind} {outcome.end} {case.path!r} {case.options}: {outcome.detail}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 if outcome.bad and keep is not None:
-                    shutil.copytree(folder, keep / f"{seed}-{index}", symlinks=True, dirs_exist_ok=True, ignore=_specials)
+                    shutil.copytree(
+                        folder, keep / f"{seed}-{index}", symlinks=True, dirs_exist_ok=True, ignore=_specials
+                    )
                 shutil.rmtree(folder)
     return tally
 
@@ -140,7 +146,9 @@ def main() -> int:
     parser.add_argument("--reasons", action="store_true", help="also list refusals by their words")
     options = parser.parse_args()
     begin = time.monotonic()
-    tally = run(options.n, options.seed, first=options.first, kinds=tuple(options.kinds), keep=options.keep, report=True)
+    tally = run(
+        options.n, options.seed, first=options.first, kinds=tuple(options.kinds), keep=options.keep, report=True
+    )
     print("\n".join(tally.lines()))
     print(f"{time.monotonic() - begin:.0f} s")
     if options.reasons:

@@ -18,7 +18,9 @@ from tests.media.clips import tone, write_video
 Write = Callable[[Path, Random], Path]
 
 
-def wav(rate_hz: int, channels: int = 1, bits: int = 16, n_bytes: int = 64_000, stated: int | None = None) -> bytes:
+def wav(
+    rate_hz: int, channels: int = 1, bits: int = 16, n_bytes: int = 64_000, stated: int | None = None
+) -> bytes:
     """A wav with such a header; ``stated`` bytes of sound, if these are not the bytes that are there."""
     block = (channels * bits // 8) & 0xFFFF
     stated = n_bytes if stated is None else stated
@@ -32,7 +34,9 @@ def write_wav(folder: Path, rng: Random) -> Path:
     channels = rng.choice((1, 1, 1, 0, 2, 255, 1024, 65_535))
     stated = rng.choice((None, None, 0, 2**31 - 1, 2**32 - 1))
     path = folder / rng.choice(("a.wav", "a.mp4"))
-    path.write_bytes(wav(rate_hz, channels, rng.choice((16, 16, 8, 24, 32, 0, 64)), rng.choice((512, 64_000, 2**21)), stated))
+    path.write_bytes(
+        wav(rate_hz, channels, rng.choice((16, 16, 8, 24, 32, 0, 64)), rng.choice((512, 64_000, 2**21)), stated)
+    )
     return path
 
 
@@ -41,12 +45,26 @@ def _png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(100_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def write_picture(folder: Path, rng: Random) -> Path:
     """A picture that claims to be of some size."""
-    sizes = ((0, 0), (1, 1), (1, 100_000), (10_000, 10_000), (10_001, 10_000), (16_384, 16_384), (65_535, 65_535), (2**31 - 1, 1))
+    sizes = (
+        (0, 0),
+        (1, 1),
+        (1, 100_000),
+        (10_000, 10_000),
+        (10_001, 10_000),
+        (16_384, 16_384),
+        (65_535, 65_535),
+        (2**31 - 1, 1),
+    )
     width, height = rng.choice(sizes)
     w16, h16 = width & 0xFFFF, height & 0xFFFF
     rate = rng.choice(("25:1", "1000000000:1", "1:1000000000", "0:0", "2147483647:1"))
@@ -77,7 +95,10 @@ def write_times(folder: Path, rng: Random) -> Path:
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.codec_context.time_base = Fraction(1, 10)
         audio = out.add_stream("aac", rate=16_000, layout="mono") if rng.random() < 0.6 else None
-        packets = [*_video_packets(video, n_frames), *(_audio_packets(audio, rng.choice((0, 1, 12))) if audio else ())]
+        packets = [
+            *_video_packets(video, n_frames),
+            *(_audio_packets(audio, rng.choice((0, 1, 12))) if audio else ()),
+        ]
         for k, packet in enumerate(packets):
             late = jump * 10 if rng.random() < 0.15 or k % 12 >= at else 0
             packet.time_base = base if packet.stream.type == "video" and rng.random() < 0.5 else packet.time_base
@@ -126,22 +147,58 @@ def mp4(entry: bytes, tables: bytes, handler: bytes = b"vide", extra: bytes = b"
     minf = box(b"minf", media_header, dinf, stbl)
     hdlr = box(b"hdlr", struct.pack(">II", 0, 0), handler, bytes(13))
     mdia = box(b"mdia", full(b"mdhd", 0, 0, scale, 10_000, 0), hdlr, minf)
-    tkhd = box(b"tkhd", struct.pack(">6I", 3, 0, 0, 1, 0, 10_000), bytes(16), MATRIX, struct.pack(">II", 64 << 16, 48 << 16))
-    mvhd = box(b"mvhd", struct.pack(">5I", 0, 0, 0, scale, 10_000), struct.pack(">IH", 65536, 256), bytes(10), MATRIX, bytes(24), struct.pack(">I", 2))
-    return box(b"ftyp", b"isom\0\0\2\0isom") + box(b"moov", mvhd, box(b"trak", tkhd, mdia), extra) + box(b"mdat", bytes(5000))
+    tkhd = box(
+        b"tkhd",
+        struct.pack(">6I", 3, 0, 0, 1, 0, 10_000),
+        bytes(16),
+        MATRIX,
+        struct.pack(">II", 64 << 16, 48 << 16),
+    )
+    mvhd = box(
+        b"mvhd",
+        struct.pack(">5I", 0, 0, 0, scale, 10_000),
+        struct.pack(">IH", 65536, 256),
+        bytes(10),
+        MATRIX,
+        bytes(24),
+        struct.pack(">I", 2),
+    )
+    return (
+        box(b"ftyp", b"isom\0\0\2\0isom")
+        + box(b"moov", mvhd, box(b"trak", tkhd, mdia), extra)
+        + box(b"mdat", bytes(5000))
+    )
 
 
 def raw_video_entry(width: int = 64, height: int = 48, codec: bytes = b"mp4v") -> bytes:
-    return box(codec, bytes(6), struct.pack(">H", 1), bytes(16), struct.pack(">HH", width, height), struct.pack(">IIIH", 72 << 16, 72 << 16, 0, 1), bytes(32), struct.pack(">Hh", 24, -1))
+    return box(
+        codec,
+        bytes(6),
+        struct.pack(">H", 1),
+        bytes(16),
+        struct.pack(">HH", width, height),
+        struct.pack(">IIIH", 72 << 16, 72 << 16, 0, 1),
+        bytes(32),
+        struct.pack(">Hh", 24, -1),
+    )
 
 
 def raw_audio_entry(rate_hz: int, channels: int = 1, codec: bytes = b"sowt") -> bytes:
-    return box(codec, bytes(6), struct.pack(">H", 1), bytes(8), struct.pack(">HHHH", channels, 16, 0, 0), struct.pack(">I", rate_hz << 16))
+    return box(
+        codec,
+        bytes(6),
+        struct.pack(">H", 1),
+        bytes(8),
+        struct.pack(">HHHH", channels, 16, 0, 0),
+        struct.pack(">I", rate_hz << 16),
+    )
 
 
 def counts(n: int, size: int, delta: int, chunks: int = 1) -> bytes:
     """Sample tables: ``n`` samples of one size and one length, in chunks that all begin at one place."""
-    tables = full(b"stts", 1, n, delta) + full(b"stsc", 1, 1, max(n // max(chunks, 1), 1), 1) + full(b"stsz", size, n)
+    tables = (
+        full(b"stts", 1, n, delta) + full(b"stsc", 1, 1, max(n // max(chunks, 1), 1), 1) + full(b"stsz", size, n)
+    )
     return tables + full(b"stco", chunks, *([600] * chunks))
 
 
@@ -151,7 +208,10 @@ def write_bomb(folder: Path, rng: Random) -> Path:
     delta, size = rng.choice((0, 1, 40, 2**31 - 1)), rng.choice((1, 1, 4, 400))
     trex = box(b"mvex", full(b"trex", 1, 1, delta, size, 0))
     moof = box(b"moof", full(b"mfhd", 1), box(b"traf", full(b"tfhd", 1), box(b"trun", struct.pack(">II", 0, n))))
-    entry = raw_video_entry(*rng.choice(((64, 48), (0, 0), (10_000, 10_000), (65_535, 65_535))), rng.choice((b"mp4v", b"raw ", b"jpeg")))
+    entry = raw_video_entry(
+        *rng.choice(((64, 48), (0, 0), (10_000, 10_000), (65_535, 65_535))),
+        rng.choice((b"mp4v", b"raw ", b"jpeg")),
+    )
     sound = raw_audio_entry(rng.choice((1, 100, 16_000, 65_535)), codec=rng.choice((b"sowt", b"samr", b"alaw")))
     audio_rate = rng.choice((1, 1000, 2**31 - 1))
     contents = {
@@ -174,7 +234,15 @@ def write_bomb(folder: Path, rng: Random) -> Path:
 def write_sparse(folder: Path, rng: Random) -> Path:
     """Very long, and nearly nothing but holes; the time limit of a case ends what is still read then."""
     path = folder / f"a.{rng.choice(('mp4', 'ts', 'mkv', 'wav', 'mp3', 'flac'))}"
-    starts = (b"", b"\0\0\0\x18ftypisom", b"\x1a\x45\xdf\xa3", wav(16_000, stated=2**31 - 1)[:44], b"ID3\4\0\0\0\0\0\0", b"fLaC", b"G")
+    starts = (
+        b"",
+        b"\0\0\0\x18ftypisom",
+        b"\x1a\x45\xdf\xa3",
+        wav(16_000, stated=2**31 - 1)[:44],
+        b"ID3\4\0\0\0\0\0\0",
+        b"fLaC",
+        b"G",
+    )
     path.write_bytes(rng.choice(starts))
     with path.open("r+b") as file:
         file.truncate(2**32)
@@ -184,12 +252,22 @@ def write_sparse(folder: Path, rng: Random) -> Path:
 def write_large(folder: Path, rng: Random) -> Path:
     """Real pictures of nearly or more than what is decoded."""
     width, height = rng.choice(((10_000, 10_000), (10_016, 10_016), (40_000, 2_400), (2, 20_000)))
-    codec, pix_fmt, name = rng.choice((("mjpeg", "yuvj420p", "a.mov"), ("libx264", "yuv420p", "a.mp4"), ("png", "gray", "a.mov")))
+    codec, pix_fmt, name = rng.choice(
+        (("mjpeg", "yuvj420p", "a.mov"), ("libx264", "yuv420p", "a.mp4"), ("png", "gray", "a.mov"))
+    )
     grey = np.full((height, width, 3), 128, np.uint8)
     options = {"preset": "ultrafast", "bf": "0", "threads": "1"} if codec == "libx264" else {}
     times = [Fraction(0), Fraction(1, 2)]
     try:
-        write_video(folder / name, times, size=(width, height), codec=codec, pix_fmt=pix_fmt, options=options, picture=lambda _: grey)
+        write_video(
+            folder / name,
+            times,
+            size=(width, height),
+            codec=codec,
+            pix_fmt=pix_fmt,
+            options=options,
+            picture=lambda _: grey,
+        )
     except (av.FFmpegError, ValueError):
         (folder / name).write_bytes(b"the encoder would not")
     return folder / name

@@ -32,8 +32,22 @@ class Bait:
         return (
             *("canary.ts", "./canary.mp4", str(path), f"file:{path}", f"file://{path}", f"concat:{path}|{path}"),
             *(f"http://{web}/a.ts", f"tcp://{web}", f"udp://{web}", f"rtsp://{web}/a", f"ftp://{web}/a.ts"),
-            *(f"subfile,,start,0,end,0,,:{path}", f"crypto:{path}", f"async:{path}", f"cache:file:{path}", f"tee:{path}"),
-            *("data:video/mp2t;base64,Rw==", "pipe:0", "/dev/zero", "pipe", "fd:0", f"hls+http://{web}/a.m3u8", f"unix:{path}"),
+            *(
+                f"subfile,,start,0,end,0,,:{path}",
+                f"crypto:{path}",
+                f"async:{path}",
+                f"cache:file:{path}",
+                f"tee:{path}",
+            ),
+            *(
+                "data:video/mp2t;base64,Rw==",
+                "pipe:0",
+                "/dev/zero",
+                "pipe",
+                "fd:0",
+                f"hls+http://{web}/a.m3u8",
+                f"unix:{path}",
+            ),
         )
 
 
@@ -79,7 +93,9 @@ def write_list(folder: Path, rng: Random, bait: Bait) -> Path:
     lists = _lists(rng.choice((*bait.targets(), "inner.m3u8", str(folder / "inner.m3u8"))), "inner.m3u8")
     name = rng.choice(list(lists))
     text = rng.choice(("", "", "\ufeff", "\n\n", "#" + "x" * 5000 + "\n")) + lists[name]
-    path = folder / (name if rng.random() < 0.6 else f"x.{rng.choice(('mp4', 'wav', 'ts', 'mkv', 'png', 'mp3', 'avi'))}")
+    path = folder / (
+        name if rng.random() < 0.6 else f"x.{rng.choice(('mp4', 'wav', 'ts', 'mkv', 'png', 'mp3', 'avi'))}"
+    )
     path.write_text(text)
     return path
 
@@ -88,7 +104,9 @@ def _alias(to: str) -> bytes:
     """An alias record of QuickTime that names a file, as in ``dref``."""
     name, volume = to.encode()[-60:], b"Disk"
     record = bytes(6) + struct.pack(">HH", 0, 2) + struct.pack(">H", 0)
-    record += struct.pack("B27s", len(volume), volume) + bytes(12) + struct.pack("B63s", len(name), name) + bytes(16)
+    record += (
+        struct.pack("B27s", len(volume), volume) + bytes(12) + struct.pack("B63s", len(name), name) + bytes(16)
+    )
     record += struct.pack(">hh", 1, 1) + bytes(16)
     for kind in (2, 18):
         record += struct.pack(">HH", kind, len(name)) + name + b"\0" * (len(name) % 2)
@@ -100,13 +118,23 @@ def write_reference(folder: Path, rng: Random, bait: Bait, seed: bytes) -> Path:
     to = rng.choice(bait.targets())
     if rng.random() < 0.3:
         uid, name = bytes(range(16)), to.encode()[:100]
-        tags = b"".join(key + bytes((0x80 | len(value),)) + value for key, value in ((b"\x73\xa4", uid), (b"\x3e\xb9\x23", uid), (b"\x3e\x83\xbb", name)))
+        tags = b"".join(
+            key + bytes((0x80 | len(value),)) + value
+            for key, value in ((b"\x73\xa4", uid), (b"\x3e\xb9\x23", uid), (b"\x3e\x83\xbb", name))
+        )
         place = seed.index(b"\x15\x49\xa9\x66")
         # The void after the header has room for them; what is overwritten there is not needed.
         path = folder / "linked.mkv"
         path.write_bytes(seed[: place + 12] + tags + seed[place + 12 + len(tags) :])
         return path
-    kind, body = rng.choice(((b"url ", to.encode() + b"\0"), (b"alis", _alias(to)), (b"rsrc", _alias(to)), (b"urn ", b"x\0" + to.encode() + b"\0")))
+    kind, body = rng.choice(
+        (
+            (b"url ", to.encode() + b"\0"),
+            (b"alis", _alias(to)),
+            (b"rsrc", _alias(to)),
+            (b"urn ", b"x\0" + to.encode() + b"\0"),
+        )
+    )
     dref = box(b"dref", struct.pack(">II", 0, 1), box(kind, bytes(4), body))
     plain = mp4(raw_video_entry(codec=b"raw "), counts(10, 64 * 48 * 3, 100))
     old = box(b"dref", struct.pack(">II", 0, 1), box(b"url ", bytes(4)))

@@ -22,8 +22,18 @@ from seats_cli.timelimit import time_limit
 
 OPENED: list[str] = []
 # Where Python itself, its packages and the kernel's tables lie.
-FREE = tuple({*(os.path.realpath(path) for path in sys.path if path), sys.prefix, sys.base_prefix, "/proc", "/sys", "/usr"})
-WATCHED = ("open", "socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec")
+FREE = tuple(
+    {*(os.path.realpath(path) for path in sys.path if path), sys.prefix, sys.base_prefix, "/proc", "/sys", "/usr"}
+)
+WATCHED = (
+    "open",
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+)
 MAX_LINE = 1000
 
 
@@ -54,7 +64,7 @@ def _use(path: str, options: dict[str, Any]) -> dict[str, Any]:
     """The whole media path; what comes out must be what its types promise."""
     clip = open_clip(path, MediaOptions(**options))
     sound, n_frames = clip.waveform(), 0
-    if sound.dtype != np.float32 or sound.ndim != 1 or not np.isfinite(sound).all():
+    if sound.dtype != np.float32 or sound.ndim != 1 or not np.isfinite(sound.sum(dtype=np.float64)):
         raise AssertionError("not a waveform")
     with contextlib.closing(clip.frames()) as frames:
         for frame in frames:
@@ -84,7 +94,11 @@ def run(path: str, options: dict[str, Any], limit_seconds: float) -> dict[str, A
             return {"end": "error", "class": type(shown).__name__, "code": shown.exit_code, "line": line}
         import traceback
 
-        return {"end": "foreign", "line": f"{type(error).__name__}: {error}"[:500], "trace": traceback.format_exc()[-3000:]}
+        return {
+            "end": "foreign",
+            "line": f"{type(error).__name__}: {error}"[:500],
+            "trace": traceback.format_exc()[-3000:],
+        }
 
 
 def main() -> None:

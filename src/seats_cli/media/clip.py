@@ -17,7 +17,10 @@ from seats_cli.media.probe import NO_AUDIO_TRACK, Probe, VideoTrack, probe
 from seats_cli.media.sampling import Part, choose_pts, make_plan, used_part
 from seats_cli.media.timeline import Int64
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, VideoInfo
+from seats_cli.timelimit import check_time
 
+# Six weeks; the clock of an MPEG transport stream, which may jump once, has a day.
+_MAX_PICTURE_SECONDS = 1000 * 3600.0
 _DAMAGED_HINT = "convert or copy the file again, or leave the sound out with --audio off"
 
 
@@ -74,6 +77,7 @@ class FileClip:
 
         Raises:
             MediaError: The file is gone by now, or no frame of the part can be decoded.
+        TimeLimitError: The time is over.
         """
         if self._picture is None:
             return
@@ -84,9 +88,10 @@ class FileClip:
         shown_ticks: int | None = None
         with closing(pick_frames(self.path, track.info.stream_index, timeline, wanted, losses)) as picked:
             for index, (ticks, decoded) in enumerate(picked):
+                check_time()
                 # A slow source serves several times with one picture, which is converted once.
                 if ticks != shown_ticks:
-                    image, shown_ticks = to_rgb(decoded, track.first, losses), ticks
+                    image, shown_ticks = to_rgb(self.path, decoded, track.first, losses), ticks
                 pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
                 yield Frame(image, pts_seconds, index)
         self._warn(losses.lines())
@@ -108,6 +113,7 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
     Raises:
         MediaError: The file cannot be read, seen or heard as asked.
         UsageError: The part asked for is not in the clip, or ``--audio off`` leaves nothing.
+        TimeLimitError: The time is over.
     """
     name = os.fsdecode(path)
     if options.nothing:
@@ -120,7 +126,7 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
     part, warnings = used_part(clip_seconds, options.start_seconds, options.end_seconds)
     seen = found.video if options.picture == "auto" else None
     warnings = [*found.notes, *(seen.notes if seen is not None else ()), *warnings]
-    picture = None if seen is None else _plan_picture(seen, part, options)
+    picture = None if seen is None else _plan_picture(name, seen, part, options)
     audio, waveform, heard_lines = _open_sound(name, found, part, options, picture is not None)
     warnings.extend(heard_lines)
     if seen is not None and picture is None:
@@ -146,10 +152,14 @@ def _audio_end_seconds(found: Probe) -> float:
     return info.start_seconds - origin + info.duration_seconds
 
 
-def _plan_picture(track: VideoTrack, part: Part, options: MediaOptions) -> _Picture | None:
+def _plan_picture(path: str, track: VideoTrack, part: Part, options: MediaOptions) -> _Picture | None:
     seconds = part.length_within(track.info.duration_seconds)
     if seconds == 0.0:
         return None
+    if seconds > _MAX_PICTURE_SECONDS:
+        spread = f"the times of its pictures are spread over {seconds / 3600:,.0f} hours"
+        hint = "they may be damaged: choose a part with --start and --end, or have another tool write them anew"
+        raise MediaError(f"{path}: {spread}", hint)
     plan = make_plan(seconds, options.fps, options.max_frames)
     chosen = choose_pts(track.timeline.pts_seconds, plan.times_seconds + part.start_seconds)
     return _Picture(track, plan, track.timeline.ticks[chosen], part.start_seconds, seconds)

@@ -209,8 +209,7 @@ def pick_frames(
     Raises:
         MediaError: Nothing could be decoded.
     """
-    gaps = np.diff(timeline.ticks)
-    tolerance = float(np.median(gaps)) / 2 if gaps.size else math.inf
+    tolerance = timeline.gap_ticks / 2
     # What is farther away than this shows another part of the clip.
     reach = max(tolerance, float(_REACH_SECONDS / timeline.time_base))
     first, n_done = int(wanted_ticks[0]), 0
@@ -252,12 +251,22 @@ def _nearer(
     return (current if after < before else last), True
 
 
-def to_rgb(frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
-    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame."""
+def to_rgb(path: str, frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
+    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+
+    Raises:
+        MediaError: There is no way from its pixel format to RGB.
+    """
+    import av
+
     losses.damaged += frame.is_corrupt
-    if (frame.width, frame.height) == (first.width, first.height):
-        image = cast("Uint8", frame.to_ndarray(format="rgb24"))
-    else:
-        losses.resized += 1
-        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=first.width, height=first.height))
+    as_first = (frame.width, frame.height) == (first.width, first.height)
+    losses.resized += not as_first
+    size = {} if as_first else {"width": first.width, "height": first.height}
+    try:
+        image = cast("Uint8", frame.to_ndarray(format="rgb24", **size))
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
+        raise MediaError(f"{path}: {pixels}", "convert it to h264 first") from None
     return first.orientation.apply(image)

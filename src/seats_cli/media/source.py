@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from seats_cli.errors import MediaError, TimeLimitError
 from seats_cli.media.boxes import read_mp4_facts
+from seats_cli.media.decoding import MAX_PIXELS
 from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
@@ -30,14 +31,18 @@ _LISTS = frozenset(
         *("webm_dash_manifest",),
     )
 )
-MAX_PIXELS = 100_000_000
-"""Pixels of the largest picture that is decoded, such as 10,000 x 10,000; 8K has 33 million."""
-
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")
 
 
 class NotMediaError(MediaError):
     """FFmpeg knows no format that a file could be in; another reader may."""
+
+
+def unreadable(path: str, error: OSError | ValueError) -> MediaError:
+    """What is said of a file that the system does not open."""
+    if isinstance(error, PermissionError):
+        return MediaError(f"{path}: permission denied", "check who may read it: ls -l")
+    return MediaError(f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
 def check_path(path: str) -> None:
@@ -53,10 +58,8 @@ def check_path(path: str) -> None:
             hint = "download it first"
             raise MediaError(f"{path}: a URL; only local files are read", hint) from None
         raise MediaError(f"{path}: no such file", "check the path") from None
-    except PermissionError:
-        raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: a directory, not a file", "give the files in it")
     if not stat.S_ISREG(status.st_mode):
@@ -90,10 +93,8 @@ class LocalFile:
         self.name = "input" + os.path.splitext(path)[1]
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except PermissionError:
-            raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
         except OSError as error:
-            raise MediaError(f"{path}: {error.strerror or error}") from None
+            raise unreadable(path, error) from None
         reads = _reads(self._descriptor, self._trouble)
         next(reads)
         self.read: Callable[[int], bytes] = reads.send
