@@ -28,6 +28,8 @@ _SETTLE_SECONDS = 2.0
 _WORTH_SEEKING_SECONDS = 10.0
 # Beyond these a header lies: a second would not fit the memory, or a sample would last for long.
 _MIN_RATE_HZ, _MAX_RATE_HZ = 100, 4_000_000
+# Pointers that FFmpeg keeps in a frame itself.
+_MAX_PLANES = 8
 # Values of all channels that libsndfile is asked for at once.
 _VALUES_AT_ONCE = 1 << 21
 # Where a file's first bytes say what libsndfile reads natively. Not mp3: its decoder there prints to stderr,
@@ -120,14 +122,46 @@ def to_mono(values: npt.NDArray[Any]) -> tuple[Float32, int]:
     return scaled[0] if len(scaled) == 1 else scaled.mean(axis=0, dtype=np.float32), n_bad
 
 
-def frame_block(frame: AudioFrame) -> Block | None:
+class Packer:
+    """Puts the planes of a frame into one where PyAV cannot be asked for them."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, int] | None = None
+        self._resampler: Any = None
+
+    def one_plane(self, frame: AudioFrame) -> AudioFrame:
+        """The frame, or if its planes cannot be read one of the same samples side by side.
+
+        PyAV counts planes up to an empty one. Of eight or more none is empty: it reads what lies behind them,
+        and the process dies, as with any sound of 7.1 channels in aac.
+
+        Raises:
+            ValueError: It cannot be done.
+        """
+        import av
+
+        if not frame.format.is_planar or frame.layout.nb_channels < _MAX_PLANES:
+            return frame
+        key = (frame.format.name, frame.layout.name, frame.sample_rate)
+        try:
+            if key != self._key:
+                self._key, self._resampler = None, av.AudioResampler(format=frame.format.packed)
+            (packed,) = self._resampler.resample(frame)
+        except av.FFmpegError as error:
+            raise ValueError(str(error)) from None
+        self._key = key
+        return cast("AudioFrame", packed)
+
+
+def frame_block(frame: AudioFrame, packer: Packer) -> Block | None:
     """A decoded audio frame as a block; None if its samples are of a type that PyAV does not hand out."""
     try:
-        values = frame.to_ndarray()
+        plain = packer.one_plane(frame)
+        values = plain.to_ndarray()
     except ValueError:
         return None
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
+    if not plain.format.is_planar:
+        values = values.reshape(-1, plain.layout.nb_channels).T
     samples, n_bad = to_mono(values)
     start = None
     if frame.pts is not None and frame.time_base is not None:
@@ -196,9 +230,10 @@ def _read_ffmpeg(path: str, stream_index: int, seek_seconds: float | None, troub
             time_base = as_fraction(container.streams[stream_index].time_base)
             if time_base is None or not seek(container, stream_index, int(seek_seconds / time_base)):
                 return
+        packer = Packer()
         with closing(_decoded(container, stream_index, trouble)) as frames:
             for frame in frames:
-                block = frame_block(frame)
+                block = frame_block(frame, packer)
                 if block is not None:
                     yield block
                 else:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 """Pixels of the largest picture that is decoded, such as 10,000 x 10,000; 8K has 33 million."""
 
+DECODER_PIXELS = MAX_PIXELS * 11 // 10
+"""The same for FFmpeg, which counts rows filled up to a multiple of its own."""
+
 # Each thread of a decoder may hold pictures of its own.
 _PIXELS_OF_ONE_THREAD = 36_000_000
 
@@ -65,7 +68,7 @@ def decode_stream(
     stream = cast("VideoStream | AudioStream", container.streams[stream_index])
     context = stream.codec_context
     if context.type == "video":
-        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
+        context.options = {**context.options, "max_pixels": str(DECODER_PIXELS)}
         if context.width * context.height > _PIXELS_OF_ONE_THREAD:
             n_threads = 1
     context.thread_count = n_threads

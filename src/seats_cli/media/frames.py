@@ -262,9 +262,9 @@ def to_rgb(path: str, frame: VideoFrame, first: FirstFrame, losses: Losses) -> U
     losses.damaged += frame.is_corrupt
     as_first = (frame.width, frame.height) == (first.width, first.height)
     losses.resized += not as_first
-    size = {} if as_first else {"width": first.width, "height": first.height}
+    width, height = (None, None) if as_first else (first.width, first.height)
     try:
-        image = cast("Uint8", frame.to_ndarray(format="rgb24", **size))
+        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=width, height=height))
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from seats_cli.errors import MediaError, TimeLimitError
 from seats_cli.media.boxes import read_mp4_facts
-from seats_cli.media.decoding import MAX_PIXELS
+from seats_cli.media.decoding import DECODER_PIXELS
 from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def open_container(path: str) -> Iterator[InputContainer]:
             container = av.open(
                 file,
                 "r",
-                options={"max_pixels": str(MAX_PIXELS)},
+                options={"max_pixels": str(DECODER_PIXELS)},
                 container_options={"protocol_whitelist": _NO_PROTOCOL, "format_whitelist": _formats()},
                 metadata_errors="replace",
                 buffer_size=_READ_BYTES,
