@@ -188,7 +188,7 @@ class Worker:
             self._new_output()
             return Outcome("signal" if code < 0 else "died", f"exit {code} {self._text[-1500:]}")
         result: dict[str, Any] = json.loads(line)
-        if result["opened"]:
+        if result["opened"] and result["end"] != "foreign":
             return Outcome("opened", str(result["opened"]))
         if result["end"] == "answered":
             return Outcome("answered", warnings=result["warnings"])

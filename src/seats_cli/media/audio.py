@@ -14,8 +14,9 @@ import numpy.typing as npt
 from seats_cli.errors import MediaError
 from seats_cli.media.decoding import decode_stream, seek
 from seats_cli.media.placing import MAX_SECONDS, Block, Placed, place_blocks
+from seats_cli.media.reading import LocalFile
 from seats_cli.media.sampling import Part
-from seats_cli.media.source import LocalFile, open_container
+from seats_cli.media.source import open_container
 from seats_cli.media.timeline import as_fraction
 from seats_cli.media.types import AudioInfo, Float32
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
+from seats_cli.media.reading import LocalFile
 from seats_cli.timelimit import check_time
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -47,6 +50,27 @@ def seek(container: InputContainer, stream_index: int, ticks: int) -> bool:
     return True
 
 
+def packets(container: InputContainer, streams: Sequence[Stream]) -> Generator[Packet[Stream]]:
+    """All packets of some streams from where the container stands, and an empty one for each at the end.
+
+    Raises:
+        OSError: Reading the file failed.
+        av.FFmpegError: The container is broken from here on.
+        TimeLimitError: The time is over.
+    """
+    file, alone = cast("Any", container).file.file, len(container.streams) == 1
+    try:
+        for packet in container.demux(list(streams)):
+            check_time()
+            if isinstance(file, LocalFile):
+                file.found(alone=alone)
+            yield packet
+    except IndexError:
+        # At the end PyAV looks for a stream that appeared on the way, which it does not know. Those asked for
+        # have had their empty packet by then.
+        return
+
+
 def decode_stream(
     container: InputContainer, stream_index: int, n_threads: int, on_lost: Callable[[], None]
 ) -> Generator[VideoFrame | AudioFrame]:
@@ -75,8 +99,7 @@ def decode_stream(
     context.thread_type = "AUTO"
     read_only(container, {stream_index})
     try:
-        for packet in container.demux(stream):
-            check_time()
+        for packet in packets(container, [stream]):
             try:
                 frames = packet.decode()
             except av.FFmpegError:

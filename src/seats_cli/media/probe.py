@@ -17,7 +17,8 @@ from seats_cli.media.audio import (
 from seats_cli.media.boxes import read_mp4_facts
 from seats_cli.media.decoding import MAX_PIXELS
 from seats_cli.media.frames import FirstFrame, read_first_frame
-from seats_cli.media.source import NotMediaError, check_path, open_container, unreadable
+from seats_cli.media.reading import unreadable
+from seats_cli.media.source import NotMediaError, check_path, open_container
 from seats_cli.media.timeline import MAX_PACKETS, Timeline, as_fraction, scan_timelines, too_many_packets
 from seats_cli.media.types import AudioInfo, VideoInfo
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
-from typing import TYPE_CHECKING, Self
+from functools import cache
+from typing import TYPE_CHECKING
 
-from seats_cli.errors import MediaError, TimeLimitError
+from seats_cli.errors import MediaError
 from seats_cli.media.boxes import read_mp4_facts
 from seats_cli.media.decoding import DECODER_PIXELS
+from seats_cli.media.reading import LocalFile, unreadable
 from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ class NotMediaError(MediaError):
     """FFmpeg knows no format that a file could be in; another reader may."""
 
 
-def unreadable(path: str, error: OSError | ValueError) -> MediaError:
-    """What is said of a file that the system does not open."""
-    if isinstance(error, PermissionError):
-        return MediaError(f"{path}: permission denied", "check who may read it: ls -l")
-    return MediaError(f"{path}: {getattr(error, 'strerror', None) or error}")
-
-
 def check_path(path: str) -> None:
     """See that a path is a local regular file with something in it.
 
@@ -66,102 +60,6 @@ def check_path(path: str) -> None:
         raise MediaError(f"{path}: not a regular file", "save the stream to a file first")
     if status.st_size == 0:
         raise MediaError(f"{path}: an empty file", "copy or download it again")
-
-
-class LocalFile:
-    """A checked path, opened for FFmpeg to read.
-
-    It shows its suffix only, as ``name``: a ``%d`` in a name means an image series to FFmpeg. Unlike Python's
-    own file objects it closes without complaint when an abandoned iterator is collected.
-
-    FFmpeg calls ``read`` from C, where an exception is printed or comes up anywhere. So nothing is raised there:
-    the file seems to end, and ``raise_trouble`` raises afterwards what stopped it.
-
-    Attributes:
-        name: What FFmpeg takes for the name.
-        read: At most so many bytes, none at the end; also when the time is over or Ctrl-C was pressed.
-        seek: Go to a place, from ``os.SEEK_SET`` or so; returns it, or below 0 where no file can have one.
-
-    Raises:
-        MediaError: It may not be read.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = -1
-        self._path = path
-        self._trouble: list[BaseException] = []
-        self.name = "input" + os.path.splitext(path)[1]
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise unreadable(path, error) from None
-        reads = _reads(self._descriptor, self._trouble)
-        next(reads)
-        self.read: Callable[[int], bytes] = reads.send
-        self.seek: Callable[[int, int], int] = partial(_lseek(), self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it; again does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def raise_trouble(self) -> None:
-        """Raise what kept ``read`` from reading, if anything did.
-
-        Raises:
-            MediaError: The disk failed.
-            TimeLimitError: The time is over.
-            KeyboardInterrupt: Ctrl-C was pressed.
-        """
-        for error in self._trouble:
-            if isinstance(error, OSError):
-                hint = "the disk or the network may be failing; copy the file elsewhere"
-                raise MediaError(f"{self._path}: reading failed: {error.strerror or error}", hint) from None
-            raise error
-
-    def tell(self) -> int:
-        """The place."""
-        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
-
-
-def _reads(descriptor: int, trouble: list[BaseException]) -> Generator[bytes, int]:
-    """Sent a number of bytes, yields these; nothing from the first trouble on, which is put on the list.
-
-    A generator, since Python looks for Ctrl-C when a function begins, before any ``try`` in it: in a function
-    that C calls it would be lost. Here that place is inside the ``try``.
-    """
-    data = b""
-    while True:
-        try:
-            n_bytes = yield data
-            check_time()
-            data = b"" if trouble else os.read(descriptor, n_bytes)
-        except (OSError, TimeLimitError, KeyboardInterrupt) as error:
-            trouble.append(error)
-            data = b""
-
-
-@cache
-def _lseek() -> Callable[[int, int, int], int]:
-    """``lseek`` of C where it can be had: it runs no Python that Ctrl-C could end, and raises nothing."""
-    import ctypes
-
-    try:
-        function = ctypes.CDLL(None).lseek
-    except (TypeError, OSError, AttributeError):
-        return os.lseek
-    function.argtypes, function.restype = (ctypes.c_int, ctypes.c_ssize_t, ctypes.c_int), ctypes.c_ssize_t
-    return function
 
 
 class _Quiet:
@@ -230,6 +128,7 @@ def open_container(path: str) -> Iterator[InputContainer]:
             check_time()
             raise _explain(path, error) from None
         try:
+            file.found(alone=len(container.streams) == 1)
             with container:
                 # FFmpeg draws text files as pictures of a terminal.
                 if container.format.name == "tty":

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seats_cli.errors import MediaError
-from seats_cli.media.decoding import read_only
+from seats_cli.media.decoding import packets, read_only
 from seats_cli.media.types import Float64
-from seats_cli.timelimit import check_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -166,16 +165,15 @@ def scan_timelines(
     """
     import av
 
-    packets = {stream.index: _Packets() for stream in streams}
+    noted = {stream.index: _Packets() for stream in streams}
     broke_off: str | None = None
-    read_only(container, set(packets))
+    read_only(container, set(noted))
     try:
-        for packet in container.demux(list(streams)):
-            check_time()
+        for packet in packets(container, streams):
             # The empty packets at the end, which flush a decoder, all claim to be of stream 0.
             if packet.size:
-                packets[packet.stream_index].add(packet)
-                if len(packets[packet.stream_index].pts) > MAX_PACKETS:
+                noted[packet.stream_index].add(packet)
+                if len(noted[packet.stream_index].pts) > MAX_PACKETS:
                     raise too_many_packets(path)
     except (av.FFmpegError, OSError) as error:
         broke_off = getattr(error, "strerror", None) or str(error)
@@ -185,7 +183,7 @@ def scan_timelines(
         order_only = stream.type == "video" and container.format.name == "avi"
         time_base = as_fraction(stream.time_base) or Fraction(1)
         rate = as_fraction(getattr(stream, "average_rate", None))
-        timeline = packets[stream.index].timeline(time_base, rate, order_only)
+        timeline = noted[stream.index].timeline(time_base, rate, order_only)
         if timeline is not None:
             timelines[stream.index] = timeline
     return timelines, broke_off
