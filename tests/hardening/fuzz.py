@@ -70,7 +70,9 @@ class Tally:
             bad = n - good - counts["error"]
             yield f"{kind:12} {n:6} {good:9} {counts['warned']:14} {counts['error']:8} {bad:11}"
         yield "refused: " + ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
-        yield f"largest growth of memory {self.peak_mib[0]:.0f} MiB (index {self.peak_mib[1]}), longest {self.slowest[0]:.1f} s (index {self.slowest[1]})"
+        (grown, largest), (seconds, longest) = self.peak_mib, self.slowest
+        yield f"most memory {grown:.0f} MiB more than before (index {largest})"
+        yield f"longest {seconds:.1f} s (index {longest})"
 
 
 @contextmanager

@@ -72,13 +72,35 @@ def write_picture(folder: Path, rng: Random) -> Path:
         "a.png": _png(width, height),
         "a.y4m": f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C420jpeg\nFRAME\n".encode() + bytes(9000),
         "a.ppm": f"P6 {width} {height} 255\n".encode() + bytes(9000),
-        "a.gif": b"GIF89a" + struct.pack("<HHBBB", w16, h16, 0, 0, 0) + b",\0\0\0\0" + struct.pack("<HHB", w16, h16, 0) + b"\x02\x02\x4c\x01\0;",
-        "a.bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 9000, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(9000),
-        "a.jpg": b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", h16, w16) + b"\3\1\x22\0\2\x11\1\3\x11\1" + b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0" + bytes(5000) + b"\xff\xd9",
-        "a.qoi": b"qoif" + struct.pack(">II", width & 0xFFFFFFFF, height) + b"\3\0" + b"\xfd" * 5000 + bytes(7) + b"\1",
-        "a.webp": b"RIFF\x50\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + (w16 or 1).to_bytes(3, "little") + (h16 or 1).to_bytes(3, "little") + bytes(60),
-        "a.ivf": b"DKIF\0\0\x20\0VP90" + struct.pack("<HHIIII", w16, h16, 10**9, 1, 2**31, 0) + struct.pack("<IQ", 12, 2**62) + bytes(12),
-    }  # fmt: skip
+        "a.gif": b"GIF89a"
+        + struct.pack("<HHBBB", w16, h16, 0, 0, 0)
+        + b",\0\0\0\0"
+        + struct.pack("<HHB", w16, h16, 0)
+        + b"\x02\x02\x4c\x01\0;",
+        "a.bmp": b"BM"
+        + struct.pack("<IIIIiiHHIIiiII", 9000, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(9000),
+        "a.jpg": b"\xff\xd8\xff\xc0\0\x11\x08"
+        + struct.pack(">HH", h16, w16)
+        + b"\3\1\x22\0\2\x11\1\3\x11\1"
+        + b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0"
+        + bytes(5000)
+        + b"\xff\xd9",
+        "a.qoi": b"qoif"
+        + struct.pack(">II", width & 0xFFFFFFFF, height)
+        + b"\3\0"
+        + b"\xfd" * 5000
+        + bytes(7)
+        + b"\1",
+        "a.webp": b"RIFF\x50\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0"
+        + (w16 or 1).to_bytes(3, "little")
+        + (h16 or 1).to_bytes(3, "little")
+        + bytes(60),
+        "a.ivf": b"DKIF\0\0\x20\0VP90"
+        + struct.pack("<HHIIII", w16, h16, 10**9, 1, 2**31, 0)
+        + struct.pack("<IQ", 12, 2**62)
+        + bytes(12),
+    }
     name = rng.choice(list(contents))
     (folder / name).write_bytes(contents[name])
     return folder / name
@@ -216,16 +238,25 @@ def write_bomb(folder: Path, rng: Random) -> Path:
     audio_rate = rng.choice((1, 1000, 2**31 - 1))
     contents = {
         "samples.mp4": mp4(entry, counts(n, size, delta, rng.choice((1, 100, 1000)))),
-        "sound.mp4": mp4(sound, counts(n, 2, rng.choice((1, delta)), rng.choice((1, 1000))), b"soun", scale=audio_rate),
+        "sound.mp4": mp4(
+            sound, counts(n, 2, rng.choice((1, delta)), rng.choice((1, 1000))), b"soun", scale=audio_rate
+        ),
         "pieces.mp4": mp4(entry, counts(0, 0, 1, 0), extra=trex)[:-5008] + moof + box(b"mdat", bytes(100)),
         "boxes.mp4": box(b"ftyp", b"isom\0\0\2\0isom") + box(b"free") * 200_000,
-        "deep.mp4": box(b"ftyp", b"isom") + b"".join(struct.pack(">I", 8 * (5000 - k)) + b"moov" for k in range(5000)),
+        "deep.mp4": box(b"ftyp", b"isom")
+        + b"".join(struct.pack(">I", 8 * (5000 - k)) + b"moov" for k in range(5000)),
         "edits.mp4": mp4(entry, counts(100, 4, 40), extra=b"").replace(b"mdia", b"edts", 1),
         "tags.mp3": b"ID3\4\0\0\x7f\x7f\x7f\x7f" + b"TIT2\x7f\x7f\x7f\x7f\0\0" + bytes(50_000),
-        "caf.caf": b"caff\0\1\0\0desc" + struct.pack(">QdIIIIII", 32, rng.choice((1.0, 2.0**31, 1e300, -1.0)), 0x6C70636D, 0, 2, 1, 1, 16) + b"data" + struct.pack(">q", -1) + bytes(60_000),
+        "caf.caf": b"caff\0\1\0\0desc"
+        + struct.pack(">QdIIIIII", 32, rng.choice((1.0, 2.0**31, 1e300, -1.0)), 0x6C70636D, 0, 2, 1, 1, 16)
+        + b"data"
+        + struct.pack(">q", -1)
+        + bytes(60_000),
         "w.w64": b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0" + rng.randbytes(500),
-        "a.au": b".snd" + struct.pack(">IIIII", 24, 0xFFFFFFFF, 3, rng.choice((1, 2**31, 16_000)), rng.choice((1, 1024, 2**20))) + bytes(60_000),
-    }  # fmt: skip
+        "a.au": b".snd"
+        + struct.pack(">IIIII", 24, 0xFFFFFFFF, 3, rng.choice((1, 2**31, 16_000)), rng.choice((1, 1024, 2**20)))
+        + bytes(60_000),
+    }
     name = rng.choice(list(contents))
     (folder / name).write_bytes(contents[name])
     return folder / name

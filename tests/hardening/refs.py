@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - headers and lists are written as they are in a file
 """Files that point elsewhere, and names that are no plain files. Nothing they point to may ever be opened."""
 
 from __future__ import annotations

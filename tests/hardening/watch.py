@@ -107,7 +107,7 @@ class Worker:
         self.limits, self._server, self._prefix = limits, server, prefix
         self._process: subprocess.Popen[bytes] | None = None
         self._opens = Opens()
-        self._printed = tempfile.TemporaryFile()
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the exit
 
     def __enter__(self) -> Self:
         return self
