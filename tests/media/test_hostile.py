@@ -217,9 +217,12 @@ def test_a_picture_of_absurd_size(tmp_path, size):
 
 
 def test_a_film_of_absurd_size(tmp_path):
+    # FFmpeg forgets a size that is far too large, so that the line cannot name it.
     path = tmp_path / "a.mp4"
     path.write_bytes(mp4(raw_video_entry(16_000, 16_000), counts(2, 100, 100)))
-    assert "16,000 x 16,000 pixels" in refused(path)
+    with pytest.raises(MediaError, match="not one frame") as caught:
+        open_clip(path, MediaOptions())
+    assert "100,000,000 pixels" in caught.value.hint
 
 
 def test_of_many_streams_a_few_are_named(tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from seats_cli.errors import MediaError
-from seats_cli.media.decoding import decode_stream, seek
+from seats_cli.media.decoding import MAX_PIXELS, decode_stream, seek
 from seats_cli.media.source import open_container
 from seats_cli.media.timeline import Int64, Timeline
 from seats_cli.media.types import Uint8
@@ -137,7 +137,7 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
             return FirstFrame(frame.width, frame.height, read_orientation(frame))
     raise MediaError(
         f"{path}: not one frame of the video stream can be decoded",
-        "the file may be damaged or encrypted; check that a video player shows it",
+        f"it may be damaged, encrypted, or of pictures above {MAX_PIXELS:,} pixels; check that a video player shows it",
     )
 
 
