@@ -137,7 +137,7 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
             return FirstFrame(frame.width, frame.height, read_orientation(frame))
     raise MediaError(
         f"{path}: not one frame of the video stream can be decoded",
-        f"it may be damaged, encrypted, or of pictures above {MAX_PIXELS:,} pixels; check that a video player shows it",
+        f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it",
     )
 
 
