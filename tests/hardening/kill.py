@@ -37,7 +37,7 @@ from seats_cli.cli import lines
 def add(self, line):
     file = self._file or self.open()
     place, data = file.seek(0, 2), line.encode() + b"\\n"
-    cut = random.randrange(len(data))
+    cut = random.randrange(1, len(data))
     for part in (data[:cut], data[cut:]):
         file.write(part)
         file.flush()
@@ -93,9 +93,9 @@ class Run:
             return False
         return True
 
-    def lines_more(self, n_lines: int) -> None:
-        """Wait until the file has grown so many times, or the run is over."""
-        for _ in range(n_lines):
+    def grown(self, n_times: int) -> None:
+        """Wait until the file has grown so often, or the run is over."""
+        for _ in range(n_times):
             size = self.size()
             while self.size() == size and self.process.poll() is None:
                 time.sleep(LOOK_SECONDS)
@@ -108,7 +108,9 @@ class Run:
         return ran
 
 
-def kill_some(clips: Path, output: Path, n_kills: int, pick: random.Random, seconds: float) -> Counter[str]:
+def kill_some(
+    clips: Path, output: Path, n_kills: int, pick: random.Random, seconds: float, most_lines: int
+) -> Counter[str]:
     """Start, kill, start again. Returns what was killed when, and how many lines were left half written.
 
     Args:
@@ -117,6 +119,7 @@ def kill_some(clips: Path, output: Path, n_kills: int, pick: random.Random, seco
         n_kills: So many.
         pick: Of the moments.
         seconds: That an undisturbed run took.
+        most_lines: Before a kill that waits for lines.
     """
     found: Counter[str] = Counter()
     for number in range(n_kills):
@@ -124,9 +127,10 @@ def kill_some(clips: Path, output: Path, n_kills: int, pick: random.Random, seco
         run = Run(clips, output, slow=kind == "half")
         if kind == "any":
             # Also while Python, torch and the model are loaded, which is much of a short run.
-            run.ends_within(pick.uniform(0.0, 2.5 * seconds / n_kills + 4.0))
+            run.ends_within(pick.uniform(0.0, 2 * seconds / n_kills + 10.0))
         else:
-            run.lines_more(pick.randint(1, 8))
+            n_lines = pick.randint(1, most_lines)
+            run.grown(2 * n_lines - 1 if kind == "half" else n_lines)
         if not run.kill():
             found["over before"] += 1
             continue
@@ -174,7 +178,14 @@ def main() -> int:
         seconds = time.monotonic() - began
         print(f"undisturbed: {given.clips} clips in {seconds:.0f} s", flush=True)
         output = folder / "answers.jsonl"
-        found = kill_some(clips, output, given.kills, random.Random(given.seed), seconds)
+        found = kill_some(
+            clips,
+            output,
+            given.kills,
+            random.Random(given.seed),
+            seconds,
+            max(2 * given.clips // (given.kills + 1), 1),
+        )
         print("killed:", ", ".join(f"{n} {kind}" for kind, n in found.items()), flush=True)
         left = given.clips - len({row["media"]["path"] for row in whole_rows(output)})
         code = Run(clips, output).process.wait()

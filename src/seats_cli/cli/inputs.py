@@ -58,7 +58,9 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, a
         clips, asked = list(arguments[:-1]), [arguments[-1]]
     if null and STDIN not in clips:
         if not asked:
-            raise UsageError("-0 is about a list on stdin, and none is read", "leave it out, or add a - and a question")
+            raise UsageError(
+                "-0 is about a list on stdin, and none is read", "leave it out, or add a - and a question"
+            )
         clips.append(STDIN)
     if not clips:
         raise UsageError("give at least one clip, then a question", EXAMPLE)

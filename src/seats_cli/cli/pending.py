@@ -59,8 +59,10 @@ def pending(tasks: Iterable[Task], file: AnswerFile, asked: Asked, *, resume: bo
         retry_failed: But what failed.
     """
     # Rows may be alike but for their place in a file.
-    alike = {dataclasses.replace(task, place=""): task for task in reversed(list(tasks))}
-    marks = {task: asked.mark(task) for task in reversed(alike.values())}
+    alike: dict[Task, Task] = {}
+    for task in tasks:
+        alike.setdefault(dataclasses.replace(task, place=""), task)
+    marks = {task: asked.mark(task) for task in alike.values()}
     of_now = set(marks.values())
     found = Pending(stamps={task.path: Stamp.of(task.path) for task in marks})
     for task, content in _contents(list(marks), found.stamps, file):
