@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +114,9 @@ class Asked:
             # Of what cannot be read nobody knows whether it is the same.
             "content": content.sha256 if known else [MISSING, task.path],
             "question": task.question,
-            "media": asdict(task.media(self.media)),
-            "selection": asdict(self.selection),
-            "generation": asdict(task.generation(self.generation)),
+            "media": _values(task.media(self.media)),
+            "selection": _values(self.selection),
+            "generation": _values(task.generation(self.generation)),
         }
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -139,9 +140,15 @@ def usual_options() -> dict[str, Any]:
 
 
 def _by_name(media: MediaOptions, selection: SelectionOptions, generation: GenerationOptions) -> dict[str, Any]:
-    chosen = asdict(selection)
+    chosen = _values(selection)
     # The sampler of the answer has a temperature too.
-    return asdict(media) | chosen | {"window_temperature": chosen["temperature"]} | asdict(generation)
+    return _values(media) | chosen | {"window_temperature": chosen["temperature"]} | _values(generation)
+
+
+@lru_cache(maxsize=256)
+def _values(options: MediaOptions | SelectionOptions | GenerationOptions) -> dict[str, Any]:
+    """By name; of a hundred thousand tasks most have the same."""
+    return asdict(options)
 
 
 @dataclass(frozen=True, slots=True)
