@@ -57,7 +57,7 @@ def test_public_names() -> None:
     assert seats_cli.__all__ == [*sorted(seats_cli.__all__[:-1]), "__version__"]
     errors = [name for name in seats_cli.__all__ if name.endswith("Error")]
     assert all(issubclass(getattr(seats_cli, name), SeatsError) for name in errors)
-    assert len(errors) == 7
+    assert len(errors) == 8
     with pytest.raises(AttributeError, match="has no attribute 'Sets'"):
         _ = seats_cli.Sets
 

@@ -17,6 +17,7 @@ from seats_cli.errors import (
     ModelError,
     SeatsError,
     SomeFailedError,
+    TimeLimitError,
     UsageError,
     counted,
     explain,
@@ -151,7 +152,8 @@ def test_memory_words_in_other_classes_are_not_memory() -> None:
 
 
 def test_users_may_catch_all_or_one() -> None:
-    for kind in (UsageError, MediaError, ModelError, MemoryLimitError, SomeFailedError, InterruptedRunError):
+    kinds = (UsageError, MediaError, ModelError, MemoryLimitError, SomeFailedError, TimeLimitError)
+    for kind in (*kinds, InterruptedRunError):
         with pytest.raises(SeatsError):
             raise kind("x")
 

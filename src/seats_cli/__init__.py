@@ -27,6 +27,7 @@ _HOME = {
     "SeatsError": "seats_cli.errors",
     "SelectionOptions": "seats_cli.config",
     "SomeFailedError": "seats_cli.errors",
+    "TimeLimitError": "seats_cli.errors",
     "UsageError": "seats_cli.errors",
 }
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from seats_cli.errors import ModelError as ModelError
     from seats_cli.errors import SeatsError as SeatsError
     from seats_cli.errors import SomeFailedError as SomeFailedError
+    from seats_cli.errors import TimeLimitError as TimeLimitError
     from seats_cli.errors import UsageError as UsageError
     from seats_cli.probing import ProbeReport as ProbeReport
     from seats_cli.report import ProfileReport as ProfileReport

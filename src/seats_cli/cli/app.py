@@ -16,7 +16,7 @@ from seats_cli.cli.help import PlainCommand, PlainGroup
 from seats_cli.errors import UsageError
 
 EPILOG = (
-    "Exit codes: 0 ok, 1 other, 2 usage, 3 media, 4 model, 5 out of memory, 6 some clips failed, 124 time limit, "
+    "Exit codes: 0 ok, 1 other, 2 usage, 3 media, 4 model, 5 out of memory, 6 some clips failed, 124 timeout, "
     "130 interrupted."
 )
 COMMANDS = {

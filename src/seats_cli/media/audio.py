@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from seats_cli.errors import MediaError
 from seats_cli.media.decoding import decode_stream, seek
-from seats_cli.media.placing import Block, Placed, place_blocks
+from seats_cli.media.placing import MAX_SECONDS, Block, Placed, place_blocks
+from seats_cli.media.reading import LocalFile
 from seats_cli.media.sampling import Part
-from seats_cli.media.source import LocalFile, open_container
+from seats_cli.media.source import open_container
 from seats_cli.media.timeline import as_fraction
 from seats_cli.media.types import AudioInfo, Float32
 
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 # Decoders need some packets to settle after a jump, and short ways are not worth one.
 _SETTLE_SECONDS = 2.0
 _WORTH_SEEKING_SECONDS = 10.0
+# Beyond these a header lies: a second would not fit the memory, or a sample would last for long.
+_MIN_RATE_HZ, _MAX_RATE_HZ = 100, 4_000_000
+# Pointers that FFmpeg keeps in a frame itself.
+_MAX_PLANES = 8
+# Values of all channels that libsndfile is asked for at once.
+_VALUES_AT_ONCE = 1 << 21
 # Where a file's first bytes say what libsndfile reads natively. Not mp3: its decoder there prints to stderr,
 # as it does for anything unknown, which is therefore never shown to libsndfile.
 _NATIVE_STARTS = (
@@ -77,6 +85,16 @@ class _Trouble:
     broke_off: str = ""
 
 
+def rate_is_possible(rate_hz: int) -> bool:
+    """Whether sound at this rate is read."""
+    return _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ
+
+
+def impossible_rate(rate_hz: int) -> str:
+    """What is said of another rate."""
+    return f"the sound states {rate_hz:,} samples a second; {_MIN_RATE_HZ:,} to {_MAX_RATE_HZ:,} are read"
+
+
 def to_mono(values: npt.NDArray[Any]) -> tuple[Float32, int]:
     """Mean of the channels, in -1..1.
 
@@ -105,11 +123,46 @@ def to_mono(values: npt.NDArray[Any]) -> tuple[Float32, int]:
     return scaled[0] if len(scaled) == 1 else scaled.mean(axis=0, dtype=np.float32), n_bad
 
 
-def frame_block(frame: AudioFrame) -> Block:
-    """A decoded audio frame as a block."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
+class Packer:
+    """Puts the planes of a frame into one where PyAV cannot be asked for them."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, int] | None = None
+        self._resampler: Any = None
+
+    def one_plane(self, frame: AudioFrame) -> AudioFrame:
+        """The frame, or if its planes cannot be read one of the same samples side by side.
+
+        PyAV counts planes up to an empty one. Of eight or more none is empty: it reads what lies behind them,
+        and the process dies, as with any sound of 7.1 channels in aac.
+
+        Raises:
+            ValueError: It cannot be done.
+        """
+        import av
+
+        if not frame.format.is_planar or frame.layout.nb_channels < _MAX_PLANES:
+            return frame
+        key = (frame.format.name, frame.layout.name, frame.sample_rate)
+        try:
+            if key != self._key:
+                self._key, self._resampler = None, av.AudioResampler(format=frame.format.packed)
+            (packed,) = self._resampler.resample(frame)
+        except av.FFmpegError as error:
+            raise ValueError(str(error)) from None
+        self._key = key
+        return cast("AudioFrame", packed)
+
+
+def frame_block(frame: AudioFrame, packer: Packer) -> Block | None:
+    """A decoded audio frame as a block; None if its samples are of a type that PyAV does not hand out."""
+    try:
+        plain = packer.one_plane(frame)
+        values = plain.to_ndarray()
+    except ValueError:
+        return None
+    if not plain.format.is_planar:
+        values = values.reshape(-1, plain.layout.nb_channels).T
     samples, n_bad = to_mono(values)
     start = None
     if frame.pts is not None and frame.time_base is not None:
@@ -123,7 +176,11 @@ def _unambiguous(path: str) -> str:
 
 
 def open_soundfile_track(path: str) -> AudioTrack | None:
-    """The track of a file that libsndfile reads natively (wav, flac, ogg, aiff, ...); None if it does not."""
+    """The track of a file that libsndfile reads natively (wav, flac, ogg, aiff, ...); None if it does not.
+
+    Raises:
+        MediaError: Its header states a rate that cannot be.
+    """
     import soundfile
 
     with LocalFile(path) as file:
@@ -137,6 +194,8 @@ def open_soundfile_track(path: str) -> AudioTrack | None:
             info = AudioInfo(sound.subtype.lower(), rate_hz, int(sound.channels), 0.0, seconds, 0)
     except (soundfile.SoundFileError, TypeError, ValueError):
         return None
+    if not rate_is_possible(rate_hz):
+        raise MediaError(f"{path}: {impossible_rate(rate_hz)}", "the file may be damaged")
     # libsndfile takes what is there for the whole; writers that do not know the size leave 0 or a number
     # that is never reached.
     stated_bytes = int.from_bytes(head[4:8], "little") + 8 if head.startswith(b"RIFF") else 0
@@ -146,7 +205,7 @@ def open_soundfile_track(path: str) -> AudioTrack | None:
 
 
 def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Generator[Block]:
-    """Decode with libsndfile, from a time on, a second at a time."""
+    """Decode with libsndfile, from a time on, a second at a time or less."""
     import soundfile
 
     try:
@@ -154,7 +213,8 @@ def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Gener
             rate_hz = int(sound.samplerate)
             position = min(int(begin_seconds * rate_hz), int(sound.frames))
             sound.seek(position)
-            while (values := sound.read(rate_hz, dtype="float32", always_2d=True)).size:
+            step = max(1, min(rate_hz, _VALUES_AT_ONCE // sound.channels))
+            while (values := sound.read(step, dtype="float32", always_2d=True)).size:
                 samples, n_bad = to_mono(values.T)
                 yield Block(samples, rate_hz, position / rate_hz, n_bad)
                 position += samples.size
@@ -171,9 +231,14 @@ def _read_ffmpeg(path: str, stream_index: int, seek_seconds: float | None, troub
             time_base = as_fraction(container.streams[stream_index].time_base)
             if time_base is None or not seek(container, stream_index, int(seek_seconds / time_base)):
                 return
+        packer = Packer()
         with closing(_decoded(container, stream_index, trouble)) as frames:
             for frame in frames:
-                yield frame_block(frame)
+                block = frame_block(frame, packer)
+                if block is not None:
+                    yield block
+                else:
+                    trouble.n_lost += 1
 
 
 def _decoded(container: InputContainer, stream_index: int, trouble: _Trouble) -> Generator[AudioFrame]:
@@ -187,7 +252,11 @@ def _decoded(container: InputContainer, stream_index: int, trouble: _Trouble) ->
     frames = cast("Generator[AudioFrame]", decode_stream(container, stream_index, 1, lose))
     try:
         with closing(frames):
-            yield from (frame for frame in frames if frame.samples)
+            for frame in frames:
+                if frame.samples and rate_is_possible(frame.sample_rate):
+                    yield frame
+                elif frame.samples:
+                    lose()
     except (av.FFmpegError, OSError) as error:
         trouble.broke_off = getattr(error, "strerror", None) or str(error)
 
@@ -235,10 +304,17 @@ def hear(path: str, track: AudioTrack, part: Part, origin_seconds: float | None)
 
     Returns:
         The waveform and what happened to it. Damage is counted, not raised.
+
+    Raises:
+        MediaError: The part is longer than what is held.
+        TimeLimitError: The time is over.
     """
     trouble = _Trouble()
     if track.by_soundfile:
         origin_seconds = 0.0
     with closing(_read_from(path, track, part, origin_seconds, trouble)) as blocks:
         waveform, placed = place_blocks(blocks, origin_seconds, part.start_seconds, part.end_seconds)
+    if placed.too_long:
+        hours = f"more than {MAX_SECONDS / 3600:g} hours of sound"
+        raise MediaError(f"{path}: {hours}", "choose a part with --start and --end, or use --audio off")
     return Heard(waveform, placed, trouble.n_lost, trouble.broke_off)

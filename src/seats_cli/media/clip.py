@@ -17,6 +17,7 @@ from seats_cli.media.outline import DAMAGED_HINT, Picture, Sketch, sketch_clip, 
 from seats_cli.media.probe import NO_AUDIO_TRACK, Probe
 from seats_cli.media.sampling import Part
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, VideoInfo
+from seats_cli.timelimit import check_time
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +54,7 @@ class FileClip:
 
         Raises:
             MediaError: The file is gone by now, or no frame of the part can be decoded.
+        TimeLimitError: The time is over.
         """
         if self._picture is None:
             return
@@ -63,9 +65,10 @@ class FileClip:
         shown_ticks: int | None = None
         with closing(pick_frames(self.path, track.info.stream_index, timeline, wanted, losses)) as picked:
             for index, (ticks, decoded) in enumerate(picked):
+                check_time()
                 # A slow source serves several times with one picture, which is converted once.
                 if ticks != shown_ticks:
-                    image, shown_ticks = to_rgb(decoded, track.first, losses), ticks
+                    image, shown_ticks = to_rgb(self.path, decoded, track.first, losses), ticks
                 pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
                 yield Frame(image, pts_seconds, index)
         self._warn(losses.lines())
@@ -87,6 +90,7 @@ def open_clip(path: str | os.PathLike[str], options: MediaOptions) -> Clip:
     Raises:
         MediaError: The file cannot be read, seen or heard as asked.
         UsageError: The part asked for is not in the clip, or ``--audio off`` leaves nothing.
+        TimeLimitError: The time is over.
     """
     sketch = sketch_clip(path, options)
     audio, waveform, heard_lines = _open_sound(sketch, options)

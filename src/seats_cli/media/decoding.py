@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from seats_cli.media.reading import LocalFile
+from seats_cli.timelimit import check_time
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest picture that is decoded, such as 10,000 x 10,000; 8K has 33 million."""
+
+DECODER_PIXELS = MAX_PIXELS * 11 // 10
+"""The same for FFmpeg, which counts rows filled up to a multiple of its own."""
+
+# Each thread of a decoder may hold pictures of its own.
+_PIXELS_OF_ONE_THREAD = 36_000_000
 
 
 def read_only(container: InputContainer, stream_indices: Collection[int]) -> None:
@@ -30,9 +45,30 @@ def seek(container: InputContainer, stream_index: int, ticks: int) -> bool:
 
     try:
         container.seek(ticks, stream=container.streams[stream_index])
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError, OverflowError):
         return False
     return True
+
+
+def packets(container: InputContainer, streams: Sequence[Stream]) -> Generator[Packet[Stream]]:
+    """All packets of some streams from where the container stands, and an empty one for each at the end.
+
+    Raises:
+        OSError: Reading the file failed.
+        av.FFmpegError: The container is broken from here on.
+        TimeLimitError: The time is over.
+    """
+    file, alone = cast("Any", container).file.file, len(container.streams) == 1
+    try:
+        for packet in container.demux(list(streams)):
+            check_time()
+            if isinstance(file, LocalFile):
+                file.found(alone=alone)
+            yield packet
+    except IndexError:
+        # At the end PyAV looks for a stream that appeared on the way, which it does not know. Those asked for
+        # have had their empty packet by then.
+        return
 
 
 def decode_stream(
@@ -49,15 +85,21 @@ def decode_stream(
     Raises:
         OSError: Reading the file failed.
         av.FFmpegError: The container is broken from here on.
+        TimeLimitError: The time is over.
     """
     import av
 
     stream = cast("VideoStream | AudioStream", container.streams[stream_index])
-    stream.codec_context.thread_count = n_threads
-    stream.codec_context.thread_type = "AUTO"
+    context = stream.codec_context
+    if context.type == "video":
+        context.options = {**context.options, "max_pixels": str(DECODER_PIXELS)}
+        if context.width * context.height > _PIXELS_OF_ONE_THREAD:
+            n_threads = 1
+    context.thread_count = n_threads
+    context.thread_type = "AUTO"
     read_only(container, {stream_index})
     try:
-        for packet in container.demux(stream):
+        for packet in packets(container, [stream]):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -67,4 +109,4 @@ def decode_stream(
     finally:
         # Waits for the decoder's threads with the interpreter's lock released; closing it does so with the
         # lock held, which a thread of the decoder may be waiting for.
-        stream.codec_context.flush_buffers()
+        context.flush_buffers()

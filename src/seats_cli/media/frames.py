@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from seats_cli.errors import MediaError
-from seats_cli.media.decoding import decode_stream, seek
+from seats_cli.media.decoding import MAX_PIXELS, decode_stream, seek
 from seats_cli.media.source import open_container
 from seats_cli.media.timeline import Int64, Timeline
 from seats_cli.media.types import Uint8
@@ -137,7 +137,7 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
             return FirstFrame(frame.width, frame.height, read_orientation(frame))
     raise MediaError(
         f"{path}: not one frame of the video stream can be decoded",
-        "the file may be damaged or encrypted; check that a video player shows it",
+        f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it",
     )
 
 
@@ -209,8 +209,7 @@ def pick_frames(
     Raises:
         MediaError: Nothing could be decoded.
     """
-    gaps = np.diff(timeline.ticks)
-    tolerance = float(np.median(gaps)) / 2 if gaps.size else math.inf
+    tolerance = timeline.gap_ticks / 2
     # What is farther away than this shows another part of the clip.
     reach = max(tolerance, float(_REACH_SECONDS / timeline.time_base))
     first, n_done = int(wanted_ticks[0]), 0
@@ -252,12 +251,22 @@ def _nearer(
     return (current if after < before else last), True
 
 
-def to_rgb(frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
-    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame."""
+def to_rgb(path: str, frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
+    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+
+    Raises:
+        MediaError: There is no way from its pixel format to RGB.
+    """
+    import av
+
     losses.damaged += frame.is_corrupt
-    if (frame.width, frame.height) == (first.width, first.height):
-        image = cast("Uint8", frame.to_ndarray(format="rgb24"))
-    else:
-        losses.resized += 1
-        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=first.width, height=first.height))
+    as_first = (frame.width, frame.height) == (first.width, first.height)
+    losses.resized += not as_first
+    width, height = (None, None) if as_first else (first.width, first.height)
+    try:
+        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=width, height=height))
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
+        raise MediaError(f"{path}: {pixels}", "convert it to h264 first") from None
     return first.orientation.apply(image)

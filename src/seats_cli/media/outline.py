@@ -18,6 +18,8 @@ from seats_cli.media.sampling import Part, choose_pts, make_plan, used_part
 from seats_cli.media.timeline import Int64
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Outline, SamplingPlan, VideoInfo
 
+# Six weeks; the clock of an MPEG transport stream, which may jump once, has a day.
+_MAX_PICTURE_SECONDS = 1000 * 3600.0
 DAMAGED_HINT = "convert or copy the file again, or leave the sound out with --audio off"
 
 
@@ -135,7 +137,7 @@ def sketch_clip(path: str | os.PathLike[str], options: MediaOptions) -> Sketch:
     clip_seconds = max(video_seconds, _audio_end_seconds(found) if options.audio != "off" else 0.0)
     part, cut = used_part(clip_seconds, options.start_seconds, options.end_seconds)
     seen = found.video if options.picture == "auto" else None
-    picture = None if seen is None else _plan_picture(seen, part, options)
+    picture = None if seen is None else _plan_picture(name, seen, part, options)
     ended = f"the picture ends after {video_seconds:.2f} s: the answer is from the sound alone"
     return Sketch(
         path=name,
@@ -250,10 +252,14 @@ def _audio_end_seconds(found: Probe) -> float:
     return info.start_seconds - origin + info.duration_seconds
 
 
-def _plan_picture(track: VideoTrack, part: Part, options: MediaOptions) -> Picture | None:
+def _plan_picture(path: str, track: VideoTrack, part: Part, options: MediaOptions) -> Picture | None:
     seconds = part.length_within(track.info.duration_seconds)
     if seconds == 0.0:
         return None
+    if seconds > _MAX_PICTURE_SECONDS:
+        spread = f"the times of its pictures are spread over {seconds / 3600:,.0f} hours"
+        hint = "they may be damaged: choose a part with --start and --end, or have another tool write them anew"
+        raise MediaError(f"{path}: {spread}", hint)
     plan = make_plan(seconds, options.fps, options.max_frames)
     chosen = choose_pts(track.timeline.pts_seconds, plan.times_seconds + part.start_seconds)
     return Picture(track, plan, track.timeline.ticks[chosen], part.start_seconds, seconds)

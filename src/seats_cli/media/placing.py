@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seats_cli.media.types import SAMPLE_RATE_HZ, Float32
+from seats_cli.timelimit import check_time
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 JITTER_SECONDS = 0.05
 """Presentation times off by less than this are taken for rounding of the container's clock."""
 
+MAX_SECONDS = 8 * 3600.0
+"""The longest waveform, 1.8 GB; a header that lies can make a small file much longer."""
+
 _REPORTED_LEAD_SECONDS = 0.1
 _MAX_OVERLAP_SECONDS = 1.0
 _MAX_GAP_SECONDS = 3600.0
 _BATCH_SECONDS = 0.5
 _FOREVER = 2**62
+# Samples in one array while they are collected: large ones go back to the system at once.
+_SLAB = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +97,7 @@ class Placed:
         gap_seconds: Silence filled in.
         overlap_seconds: Sound cut because it was due while other sound was still on.
         n_jumps: Times the clock jumped so far that it was not believed.
+        too_long: There is more than ``MAX_SECONDS`` to keep.
     """
 
     start_seconds: float | None = None
@@ -100,6 +107,7 @@ class Placed:
     gap_seconds: float = 0.0
     overlap_seconds: float = 0.0
     n_jumps: int = 0
+    too_long: bool = False
 
     def lines(self) -> list[str]:
         """A warning for everything worth one."""
@@ -122,7 +130,9 @@ class _Placer:
     begin: int
     stop: int
     placed: Placed = field(default_factory=Placed)
+    _slabs: list[Float32] = field(default_factory=list)
     _kept: list[Float32] = field(default_factory=list)
+    _n_kept: int = 0
     _kept_until: int = 0
     _position: int = 0
     _resampler: _Resampler | None = None
@@ -161,12 +171,28 @@ class _Placer:
     def finish(self) -> Float32:
         """float32 [n]: the waveform from ``begin``, to ``stop`` or the end of the sound."""
         self._end_run()
-        if not self._kept:
+        if self._kept_until == self.begin:
             return np.zeros(0, np.float32)
         if self.full:
             # The part ends in a gap, behind which the sound goes on.
-            self._kept.append(np.zeros(self.stop - self._kept_until, np.float32))
-        return np.concatenate(self._kept)
+            self._keep(np.zeros(self.stop - self._kept_until, np.float32))
+        slabs = [*self._slabs, *self._kept]
+        self._slabs, self._kept = [], []
+        whole = np.empty(sum(slab.size for slab in slabs), np.float32)
+        place = whole.size
+        # From the end, and each let go once it is copied, so that the sound is not held twice.
+        while slabs:
+            slab = slabs.pop()
+            whole[place - slab.size : place] = slab
+            place -= slab.size
+        return whole
+
+    def _keep(self, samples: Float32) -> None:
+        self._kept.append(samples)
+        self._n_kept += samples.size
+        if self._n_kept >= _SLAB:
+            self._slabs.append(np.concatenate(self._kept))
+            self._kept, self._n_kept = [], 0
 
     def _begin_run(self, start_seconds: float, rate_hz: int, first: bool) -> None:
         """Consecutive samples at one rate share a resampler; here a new run begins."""
@@ -215,8 +241,8 @@ class _Placer:
         if high <= low:
             return
         if low > self._kept_until:
-            self._kept.append(np.zeros(low - self._kept_until, np.float32))
-        self._kept.append(samples[low - start : high - start])
+            self._keep(np.zeros(low - self._kept_until, np.float32))
+        self._keep(samples[low - start : high - start])
         self._kept_until = high
 
 
@@ -236,13 +262,22 @@ def place_blocks(
         end_seconds: Its end; None: that of the sound.
 
     Returns:
-        float32 [n], mono, 16 kHz, from ``start_seconds``; and what was done to it.
+        float32 [n], mono, 16 kHz, from ``start_seconds``; and what was done to it. Nothing is given of what
+        is ``too_long``.
+
+    Raises:
+        TimeLimitError: The time is over.
     """
     begin = round(start_seconds * SAMPLE_RATE_HZ)
     stop = _FOREVER if end_seconds is None else round(end_seconds * SAMPLE_RATE_HZ)
-    placer = _Placer(origin_seconds, begin, stop)
+    limit = begin + round(MAX_SECONDS * SAMPLE_RATE_HZ)
+    placer = _Placer(origin_seconds, begin, min(stop, limit + 1))
     for block in blocks:
+        check_time()
         placer.add(block)
         if placer.full:
+            placer.placed.too_long = stop > limit
             break
+    if placer.placed.too_long:
+        return np.zeros(0, np.float32), placer.placed
     return placer.finish(), placer.placed

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from seats_cli.errors import MediaError
-from seats_cli.media.audio import AudioTrack, open_soundfile_track, read_first_format
+from seats_cli.media.audio import (
+    AudioTrack,
+    impossible_rate,
+    open_soundfile_track,
+    rate_is_possible,
+    read_first_format,
+)
 from seats_cli.media.boxes import read_mp4_facts
+from seats_cli.media.decoding import MAX_PIXELS
 from seats_cli.media.frames import FirstFrame, read_first_frame
+from seats_cli.media.reading import unreadable
 from seats_cli.media.source import NotMediaError, check_path, open_container
-from seats_cli.media.timeline import Timeline, as_fraction, scan_timelines
+from seats_cli.media.timeline import MAX_PACKETS, Timeline, as_fraction, scan_timelines, too_many_packets
 from seats_cli.media.types import AudioInfo, VideoInfo
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ NO_AUDIO_TRACK = "no audio track"
 # Formats whose headers state a length that can be trusted; the others' is an estimate.
 _STATES_LENGTH = {"matroska", "avi", "flv"}
 _SHORT_SECONDS, _SHORT_SHARE = 1.0, 0.05
+_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +78,8 @@ class _Chosen:
     index: int
     codec: str | None
     notes: tuple[str, ...]
+    width: int = 0
+    height: int = 0
     sample_rate_hz: int = 0
     channels: int = 0
     start_seconds: float | None = None
@@ -95,8 +106,15 @@ def probe(path: str) -> Probe:
 
 
 def _probe_ffmpeg(path: str) -> Probe:
+    try:
+        facts = read_mp4_facts(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if facts is not None and facts.n_packets > MAX_PACKETS:
+        raise too_many_packets(path)
     with open_container(path) as container:
-        facts = read_mp4_facts(path) if "mov" in container.format.name.split(",") else None
+        if "mov" not in container.format.name.split(","):
+            facts = None
         encrypted = facts.encrypted if facts is not None else frozenset()
         video_stream, video = _choose(container, "video", _copy_video)
         audio_stream, audio = _choose(container, "audio", _copy_audio)
@@ -105,7 +123,7 @@ def _probe_ffmpeg(path: str) -> Probe:
         streams = [stream for stream in (video_stream, audio_stream) if stream is not None]
         if not streams:
             raise MediaError(f"{path}: no video or audio stream in it", "give a video or audio file")
-        timelines, broke_off = scan_timelines(container, streams)
+        timelines, broke_off = scan_timelines(path, container, streams)
         notes = _length_notes(container, timelines, broke_off, facts is not None and facts.broken_off)
     video_track = _video_track(path, video, timelines) if video is not None else None
     if audio is None:
@@ -139,9 +157,15 @@ def _choose(
     best = container.streams.best(kind)
     indices = [s.index for s in decodable]
     chosen = best if best is not None and best.index in indices else decodable[0]
-    others = ", ".join(_describe(s) for s in playing if s.index != chosen.index)
+    others = _listed([_describe(s) for s in playing if s.index != chosen.index])
     notes = (f"{kind} stream {_describe(chosen)} is used, not {others}",) if others else ()
     return chosen, copy(chosen, notes)
+
+
+def _listed(names: list[str]) -> str:
+    """The names with commas; of many the first few."""
+    left = len(names) - _LISTED
+    return ", ".join([*names[:_LISTED], *([f"{left} more"] if left > 0 else [])])
 
 
 def _has_decoder(stream: Stream) -> bool:
@@ -165,7 +189,8 @@ def _copy_video(stream: VideoStream, notes: tuple[str, ...]) -> _Chosen:
     if aspect is not None and aspect != 1:
         shape = f"{aspect.numerator}:{aspect.denominator}"
         notes = (*notes, f"pixels are not square ({shape}); they are used as stored")
-    return _Chosen(stream.index, stream.codec_context.codec.canonical_name, notes)
+    context = stream.codec_context
+    return _Chosen(stream.index, context.codec.canonical_name, notes, context.width, context.height)
 
 
 def _copy_audio(stream: AudioStream, notes: tuple[str, ...]) -> _Chosen:
@@ -175,7 +200,14 @@ def _copy_audio(stream: AudioStream, notes: tuple[str, ...]) -> _Chosen:
     start = stream.start_time
     start_seconds = float(start * time_base) if start is not None and time_base is not None else None
     rate_hz, channels = context.sample_rate or 0, context.layout.nb_channels
-    return _Chosen(stream.index, context.codec.canonical_name, notes, rate_hz, channels, start_seconds)
+    return _Chosen(
+        stream.index,
+        context.codec.canonical_name,
+        notes,
+        sample_rate_hz=rate_hz,
+        channels=channels,
+        start_seconds=start_seconds,
+    )
 
 
 def _refuse_undecodable(path: str, video: _Chosen, encrypted: bool) -> None:
@@ -185,6 +217,9 @@ def _refuse_undecodable(path: str, video: _Chosen, encrypted: bool) -> None:
     if video.codec is None:
         hint = "convert it to h264 first"
         raise MediaError(f"{path}: there is no decoder for its video stream", hint)
+    if video.width * video.height > MAX_PIXELS:
+        size = f"pictures of {video.width:,} x {video.height:,} pixels; at most {MAX_PIXELS:,} are decoded"
+        raise MediaError(f"{path}: {size}", "scale it down first")
 
 
 def _length_notes(
@@ -253,6 +288,8 @@ def _audio_track(
         rate_hz, channels = read_first_format(path, audio.index)
     if rate_hz < 1 or channels < 1:
         return None, "the audio track cannot be decoded"
+    if not rate_is_possible(rate_hz):
+        return None, impossible_rate(rate_hz)
     # The first packets may hold samples that only warm the decoder up; the stream's start is after them.
     end = timeline.start_seconds + timeline.duration_seconds
     start = timeline.start_seconds

@@ -7,10 +7,14 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from functools import cache
+from typing import TYPE_CHECKING
 
 from seats_cli.errors import MediaError
 from seats_cli.media.boxes import read_mp4_facts
+from seats_cli.media.decoding import DECODER_PIXELS
+from seats_cli.media.reading import LocalFile, unreadable
+from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -21,6 +25,13 @@ _HEAD_BYTES = 4096
 # No protocol has this name, so whatever a file asks FFmpeg to open besides itself is refused.
 _NO_PROTOCOL = "none"
 _NOT_MEDIA_HINT = "give a video or audio file such as mp4, mkv, webm, mov, wav, mp3"
+# Formats that are lists of other files or streams. They could open none, and are not even begun.
+_LISTS = frozenset(
+    (
+        *("concat", "dash", "ffmetadata", "hls", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"),
+        *("webm_dash_manifest",),
+    )
+)
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")
 
 
@@ -41,64 +52,14 @@ def check_path(path: str) -> None:
             hint = "download it first"
             raise MediaError(f"{path}: a URL; only local files are read", hint) from None
         raise MediaError(f"{path}: no such file", "check the path") from None
-    except PermissionError:
-        raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
     except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: a directory, not a file", "give the files in it")
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(f"{path}: not a regular file", "save the stream to a file first")
     if status.st_size == 0:
         raise MediaError(f"{path}: an empty file", "copy or download it again")
-
-
-class LocalFile:
-    """A checked path, opened for FFmpeg to read.
-
-    It shows its suffix only, as ``name``: a ``%d`` in a name means an image series to FFmpeg. Unlike Python's
-    own file objects it closes without complaint when an abandoned iterator is collected.
-
-    Raises:
-        MediaError: It may not be read.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = -1
-        self.name = "input" + os.path.splitext(path)[1]
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except PermissionError:
-            raise MediaError(f"{path}: permission denied", "check who may read it: ls -l") from None
-        except OSError as error:
-            raise MediaError(f"{path}: {error.strerror or error}") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close it; again does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def read(self, n_bytes: int) -> bytes:
-        """At most ``n_bytes``; none at the end."""
-        return os.read(self._descriptor, n_bytes)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; returns it."""
-        return os.lseek(self._descriptor, offset, whence)
-
-    def tell(self) -> int:
-        """The place."""
-        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
 
 class _Quiet:
@@ -143,27 +104,47 @@ def open_container(path: str) -> Iterator[InputContainer]:
 
     Raises:
         NotMediaError: It is not media that FFmpeg knows; the message says why.
-        MediaError: It cannot be read.
+        MediaError: It cannot be read; also at the end of the block, if the disk failed within it.
+        TimeLimitError: The time is over; also at the end of the block.
     """
     import av
 
     check_path(path)
+    check_time()
     with _quiet, LocalFile(path) as file:
         try:
             container = av.open(
                 file,
                 "r",
-                container_options={"protocol_whitelist": _NO_PROTOCOL},
+                options={"max_pixels": str(DECODER_PIXELS)},
+                container_options={"protocol_whitelist": _NO_PROTOCOL, "format_whitelist": _formats()},
                 metadata_errors="replace",
                 buffer_size=_READ_BYTES,
+                # Looking at the first packets of each stream may take long; reading on is watched by the file.
+                timeout=(seconds_left(), None),
             )
         except (av.FFmpegError, OSError, ValueError) as error:
+            file.raise_trouble()
+            check_time()
             raise _explain(path, error) from None
-        with container:
-            # FFmpeg draws text files as pictures of a terminal.
-            if container.format.name == "tty":
-                raise NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
-            yield container
+        try:
+            file.found(alone=len(container.streams) == 1)
+            with container:
+                # FFmpeg draws text files as pictures of a terminal.
+                if container.format.name == "tty":
+                    raise NotMediaError(f"{path}: text, not media", _NOT_MEDIA_HINT)
+                yield container
+        finally:
+            file.raise_trouble()
+
+
+@cache
+def _formats() -> str:
+    """All formats that FFmpeg reads but lists of files, as it wants them told."""
+    import av
+
+    names = {name for entry in av.formats_available for name in entry.split(",")}
+    return ",".join(sorted(names - _LISTS))
 
 
 def _explain(path: str, error: Exception) -> NotMediaError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from seats_cli.media.decoding import read_only
+from seats_cli.errors import MediaError
+from seats_cli.media.decoding import packets, read_only
 from seats_cli.media.types import Float64
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ Int64 = npt.NDArray[np.int64]
 
 _NO_TIME = -(2**63)
 _FALLBACK_FPS = Fraction(25)
+MAX_PACKETS = 10_000_000
+"""Packets of the longest stream; sound has 50 in a second, so they last for days."""
 
 
 class _Ratio(Protocol):
@@ -75,9 +79,15 @@ class Timeline:
         return float(length_ticks * self.time_base)
 
     @property
+    def gap_ticks(self) -> float:
+        """What typically lies between two times; infinite if there is but one."""
+        return float(np.median(_gaps(self.ticks))) if self.ticks.size > 1 else math.inf
+
+    @property
     def pts_seconds(self) -> Float64:
         """float64 [n]: the times, from the first."""
-        steps = (self.ticks - self.ticks[0]).astype(np.float64)
+        # Times of a damaged file may be farther apart than a signed number can say.
+        steps = (self.ticks.view(np.uint64) - self.ticks[:1].view(np.uint64)).astype(np.float64)
         seconds: Float64 = steps * self.time_base.numerator / self.time_base.denominator
         return seconds
 
@@ -119,33 +129,52 @@ class _Packets:
         return Timeline(ticks, np.unique(times[keyframes]), last, time_base, by_order)
 
 
+def _gaps(ticks: Int64) -> npt.NDArray[np.uint64]:
+    times = ticks.view(np.uint64)
+    return times[1:] - times[:-1]
+
+
 def _typical_gap(ticks: Int64, time_base: Fraction, rate: Fraction | None) -> int:
     if ticks.size > 1:
-        return max(1, int(np.median(np.diff(ticks))))
+        return max(1, int(np.median(_gaps(ticks))))
     return max(1, round(1 / (rate or _FALLBACK_FPS) / time_base))
 
 
-def scan_timelines(container: InputContainer, streams: Sequence[Stream]) -> tuple[dict[int, Timeline], str | None]:
+def too_many_packets(path: str) -> MediaError:
+    """What is said of a stream that has, or states, more than ``MAX_PACKETS``."""
+    return MediaError(f"{path}: a stream of more than {MAX_PACKETS:,} packets", "cut the file into shorter ones")
+
+
+def scan_timelines(
+    path: str, container: InputContainer, streams: Sequence[Stream]
+) -> tuple[dict[int, Timeline], str | None]:
     """Read every packet of some streams and note when it is due. Nothing is decoded.
 
     Args:
+        path: The file, for errors.
         container: A fresh container; it is at its end afterwards.
         streams: Which streams.
 
     Returns:
         Timelines by stream index, without streams that have no packets; and FFmpeg's words if reading broke
         off before the end of the file.
+
+    Raises:
+        MediaError: There are too many packets to remember.
+        TimeLimitError: The time is over.
     """
     import av
 
-    packets = {stream.index: _Packets() for stream in streams}
+    noted = {stream.index: _Packets() for stream in streams}
     broke_off: str | None = None
-    read_only(container, set(packets))
+    read_only(container, set(noted))
     try:
-        for packet in container.demux(list(streams)):
+        for packet in packets(container, streams):
             # The empty packets at the end, which flush a decoder, all claim to be of stream 0.
             if packet.size:
-                packets[packet.stream_index].add(packet)
+                noted[packet.stream_index].add(packet)
+                if len(noted[packet.stream_index].pts) > MAX_PACKETS:
+                    raise too_many_packets(path)
     except (av.FFmpegError, OSError) as error:
         broke_off = getattr(error, "strerror", None) or str(error)
     timelines: dict[int, Timeline] = {}
@@ -154,7 +183,7 @@ def scan_timelines(container: InputContainer, streams: Sequence[Stream]) -> tupl
         order_only = stream.type == "video" and container.format.name == "avi"
         time_base = as_fraction(stream.time_base) or Fraction(1)
         rate = as_fraction(getattr(stream, "average_rate", None))
-        timeline = packets[stream.index].timeline(time_base, rate, order_only)
+        timeline = noted[stream.index].timeline(time_base, rate, order_only)
         if timeline is not None:
             timelines[stream.index] = timeline
     return timelines, broke_off
