@@ -273,7 +273,7 @@ def test_rows_without_a_question_or_an_answer(tmp_path: Path, text: str | None) 
         ("What?", (), None),
         ("", (), None),
     ]
-    with pytest.raises(UsageError, match=":[23]: question is missing"):
+    with pytest.raises(UsageError, match=r":[23]: question is missing"):
         read_asked(path, question=True)
     with pytest.raises(UsageError, match=r":[12]: answer is missing"):
         read_questions(path)

@@ -1,4 +1,4 @@
-"""Runs over many clips with an engine that answers from the bytes of the file, so that hundreds of them take no time."""
+"""Runs over many clips with an engine that answers from the bytes of the file: hundreds of them take no time."""
 
 from __future__ import annotations
 
