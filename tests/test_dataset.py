@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seats_cli.dataset import normalised, place_of, read_questions
+from seats_cli.dataset import normalised, place_of, read_asked, read_questions
 from seats_cli.errors import UsageError
 
 ROW = {"media": "a.mp4", "question": "Which colour?", "answer": "red"}
@@ -161,3 +163,117 @@ def test_the_place_of_rows_is_file_and_lines(tmp_path: Path) -> None:
     assert place_of(path, rows[1:2]) == f"{path}:3"
     assert place_of("rows.jsonl", [rows[0], rows[2], rows[0]]) == "rows.jsonl:1, 5"
     assert place_of("rows.jsonl", rows) == "rows.jsonl:1, 3, 5, 7, 9 and 3 more"
+
+
+# Tables
+
+
+def table(folder: Path, text: str | bytes) -> Path:
+    path = folder / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_table_says_what_lines_of_json_say(tmp_path: Path) -> None:
+    rows = [
+        ROW | {"id": "7", "category": "colour", "start": 65.0, "end": 70.5},
+        ROW | {"answer": "A", "choices": ["A", "B"]},
+        ROW | {"question": 'He said "what,\r\nthen"?'},
+    ]
+    text = (
+        "\ufeffMedia, Question ,answer,ID,category,start,end,choices,note\r\n"
+        "a.mp4,Which colour?,red,7,colour,1:05,70.5,,x\r\n"
+        '\r\na.mp4,Which colour?,A,,,,,"A, B",\r\n'
+        'a.mp4,"He said ""what,\r\nthen""?",red,,,,,,\r\n'
+    )
+    found = read_questions(table(tmp_path, text))
+    wanted = read_questions(write(tmp_path, *rows))
+    for one, other in zip(found, wanted, strict=True):
+        for name in (
+            "media",
+            "path",
+            "text",
+            "answers",
+            "choices",
+            "category",
+            "start_seconds",
+            "end_seconds",
+            "named",
+        ):
+            assert getattr(one, name) == getattr(other, name)
+    assert [question.line for question in found] == [2, 4, 5]
+    assert [question.id for question in found] == ["7", "4", "5"]
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(cells, cells).filter(lambda pair: all(map(str.strip, pair))), min_size=1, max_size=4))
+def test_any_text_survives_a_table(pairs: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "rows.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("media", "question"), *pairs])
+        assert [(row.media, row.text) for row in read_asked(path, question=True)] == pairs
+
+
+def test_lines_after_cells_of_several_lines_are_counted(tmp_path: Path) -> None:
+    text = 'media,question\n"a\n\nb.mp4","What\nnow?"\n\nc.mp4,What?\nd.mp4,What?,too many\n'
+    with pytest.raises(UsageError, match=r"rows\.csv:8: cell 3 is \"too many\", and its column has no name"):
+        read_asked(table(tmp_path, text), question=True)
+    found = read_asked(table(tmp_path, text.replace(",too many", ",, ")), question=True)
+    assert [(row.line, row.text) for row in found] == [(2, "What\nnow?"), (7, "What?"), (8, "What?")]
+
+
+def test_columns_without_a_name_may_be_empty(tmp_path: Path) -> None:
+    (row,) = read_asked(table(tmp_path, "media,question,,\na.mp4,What?,,\n"), question=True)
+    assert (row.media, row.text) == ("a.mp4", "What?")
+    with pytest.raises(UsageError, match=r"rows\.csv:2: cell 3 is \"x\""):
+        read_asked(table(tmp_path, "media,question,,\na.mp4,What?,x,\n"), question=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("clip,question\na.mp4,q\n", 1, "the first line names the columns, media among them"),
+        ("media;question\na.mp4;q\n", 1, "the first line names the columns, media among them"),
+        ("\n\nmedia,Media\na,b\n", 3, 'a column is named twice: "media"'),
+        ("media,question\na.mp4,\n", 2, "question is missing"),
+        ("media,question\n,q\n", 2, "media is missing"),
+        ("media,question,start\na,q,x\n", 2, "start is 'x'; give seconds"),
+        ("media,question,start\na,q,1:65\n", 2, "start is '1:65'"),
+        ("media,question,start,end\na,q,1:05,0:05\n", 2, "end 5 s is not after start 65 s"),
+        ("media,question,choices\na,q,one\n", 2, "at least two different labels"),
+        ('media,question,choices\na,q,"one,,two"\n', 2, 'choices[1] is ""'),
+        ('media,question\na,"q\n\nb,q\n', 2, "not CSV: unexpected end of data"),
+        ('media,question\na,"q"x\n', 2, "not CSV: "),
+        (b"media,question\na,q\n\nb,\xff\n", 4, "not UTF-8"),
+        ("media,question\na,q".encode("utf-16"), 1, "not UTF-8"),
+    ],
+)
+def test_a_broken_table_is_named_by_line(tmp_path: Path, text: str | bytes, line: int, problem: str) -> None:
+    path = table(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_asked(path, question=True)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert problem in str(caught.value)
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    for text in ("", "\n", "media,question\n", "media,question\n,\n"):
+        with pytest.raises(UsageError, match="has no rows"):
+            read_asked(table(tmp_path, text), question=True)
+
+
+@pytest.mark.parametrize("text", ["media,question\na.mp4,What?\nb.mp4,\n", None])
+def test_rows_without_a_question_or_an_answer(tmp_path: Path, text: str | None) -> None:
+    rows = [{"media": "a.mp4", "question": "What?"}, {"media": "b.mp4", "answer": 3, "category": 4}]
+    path = write(tmp_path, *rows) if text is None else table(tmp_path, text)
+    assert [(row.text, row.answers, row.category) for row in read_asked(path, question=False)] == [
+        ("What?", (), None),
+        ("", (), None),
+    ]
+    with pytest.raises(UsageError, match=r":[23]: question is missing"):
+        read_asked(path, question=True)
+    with pytest.raises(UsageError, match=r":[12]: answer is missing"):
+        read_questions(path)

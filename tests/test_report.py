@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seats_cli.cli.answers import LEAD, Asked, Content, Stamp, failure, line_of
+from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.cost import Flops
-from seats_cli.errors import SeatsError
+from seats_cli.errors import InterruptedRunError, MediaError, SeatsError, SomeFailedError
 from seats_cli.planning import MemoryInfo, PlannedSeconds, PlanReport, Rates, total_of
 from seats_cli.report import (
     Choice,
@@ -38,6 +40,7 @@ from seats_cli.report import (
     Versions,
     Workload,
 )
+from seats_cli.tasks import Task
 
 DOCS = Path(__file__).parents[1] / "docs" / "report.md"
 LEVELS = [(0, 72, 56), (0, 72, 56), (0, 21, 17), (0, 0, 0)]
@@ -188,17 +191,35 @@ def paths(value: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(item, f"{prefix}[]")
 
 
-def documented(section: str, heading: str = "## ") -> dict[str, str]:
-    """Key -> type of one table of the docs."""
+def documented(section: str, heading: str = "## ", *, column: int = 1) -> dict[str, str]:
+    """Key -> type, or another column, of one table of the docs."""
     text = re.split(r"\n#{2,3} ", DOCS.read_text(encoding="utf-8").split(f"\n{heading}`seats {section}`")[1])[0]
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]*)\| ([^|]+) \|$", text, flags=re.MULTILINE)
     assert len(rows) == len([line for line in text.splitlines() if line.startswith("| `")])
     assert len({key for key, *_ in rows}) == len(rows)
-    return {key: kind for key, kind, *_ in rows}
+    return {row[0]: row[column] for row in rows}
 
 
 def test_ask_keys_and_documentation_agree() -> None:
     assert set(paths(json.loads(REPORT.to_json()))) == set(documented("ask"))
+
+
+def test_keys_of_failures_and_of_lines_on_file_and_documentation_agree() -> None:
+    task = Task(path="a.mp4", question="What?", id="7")
+    row = failure(task, MediaError("a.mp4: no such file"))
+    assert set(paths(row)) - {"id"} == set(documented("ask", "### "))
+    asked = Asked({"id": "tiny"}, MediaOptions(), SelectionOptions(), GenerationOptions())
+    line = line_of(row, task, "k", Content("0", Stamp(1, 2, 3)), asked)
+    lead = {path for path in paths(line) if path.split(".")[0] in (*LEAD, "id")}
+    assert lead - {"options.model"} == set(documented("ask -o", "### "))
+    assert next(iter(line)) == "key"
+
+
+def test_every_kind_of_failure_is_documented() -> None:
+    kinds = documented("ask", "### ", column=3)["error.kind"]
+    end_all = {InterruptedRunError, SomeFailedError}
+    told = {one.kind for one in (SeatsError, *SeatsError.__subclasses__()) if one not in end_all}
+    assert set(re.findall("`([a-z]+)`", kinds)) == told
 
 
 def with_those_of_ask(table: dict[str, str]) -> set[str]:

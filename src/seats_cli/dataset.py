@@ -188,11 +188,8 @@ def _csv_rows(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if names is None:
                 names = _csv_names(cells, number)
-            elif len(cells) > len(names):
-                raise _BrokenRowError(f"{len(cells)} cells under {len(names)} names", number)
             else:
-                filled = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip()}
-                yield number, _of_cells(filled, number)
+                yield number, _of_cells(_filled(names, cells, number), number)
     except csv.Error as error:
         raise _BrokenRowError(f"not CSV: {error}", begins) from None
 
@@ -201,9 +198,23 @@ def _csv_names(cells: Sequence[str], line: int) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     if "media" not in names:
         raise _BrokenRowError(f"the first line names the columns, media among them; this is {_short(cells)}", line)
-    if len(set(names)) != len(names):
-        raise _BrokenRowError(f"a column is named twice: {_short(cells)}", line)
+    twice = [name for name in filter(None, names) if names.count(name) > 1]
+    if twice:
+        raise _BrokenRowError(f"a column is named twice: {_short(twice[0])}", line)
     return names
+
+
+def _filled(names: Sequence[str], cells: Sequence[str], line: int) -> dict[str, str]:
+    """Cells that are not empty, by column. Spreadsheets write empty ones beyond the last name."""
+    row: dict[str, str] = {}
+    for number, cell in enumerate(cells):
+        if not cell.strip():
+            continue
+        name = names[number] if number < len(names) else ""
+        if not name:
+            raise _BrokenRowError(f"cell {number + 1} is {_short(cell)}, and its column has no name", line)
+        row[name] = cell
+    return row
 
 
 def _of_cells(cells: Mapping[str, str], line: int) -> dict[str, Any]:

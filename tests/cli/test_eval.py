@@ -112,6 +112,23 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_table_says_the_same_as_lines_of_json(evaluate, write, tmp_path):
+    path = write(labelled(1), row("What, then?", start=1, end=3))
+    clip = lines(path)[0]["media"]
+    table = tmp_path / "rows.csv"
+    table.write_text(
+        "\ufeffmedia,question,answer,choices,category,start,end\r\n"
+        f'{clip},Which of 1?,A,"A,B",pick,,\r\n{clip},"What, then?",x,,,0:01,3\r\n',
+        encoding="utf-8",
+    )
+    found = []
+    for one in (path, table):
+        ended = evaluate(one, "--json", "-q", "-o", tmp_path / f"{one.name}.out")
+        assert ended.code == 0
+        found.append([{**line, "id": "", "seconds": 0} for line in lines(tmp_path / f"{one.name}.out")])
+    assert found[0] == found[1]
+
+
 def test_one_setting_in_json(evaluate, write):
     path = write(labelled(1), labelled(2, "B"), row("What?", category="free"), row("Who?", "silent.mp4"))
     ended = evaluate(path, "--json")

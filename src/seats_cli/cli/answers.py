@@ -2,8 +2,10 @@
 
 A line is a report, or why there is none, after a key: a hash of the clip's content, the question, and every option
 that changes the answer. Where the clip lies is not part of it, so an answer moves with its clip; the line says for
-which path and id it was given. Contents can be the same only where sizes are, and a file whose size and time are
+which path and id it was given. Contents can be the same only where sizes are, and a file whose size and times are
 those of its line has not changed: few clips are read to decide what is to be asked.
+
+Of the lines about one thing the last counts. An answer that is to count again is written again.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +30,23 @@ from seats_cli.tasks import Task
 if TYPE_CHECKING:
     from seats_cli.engine.batch import Outcome
 
+LEAD = ("key", "content", "options")
+"""What a line of the file has beside what goes to stdout."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells without reading it whether a file may have changed. Of one that is not there: -1."""
+    """What tells without reading it whether a file may have changed. Of one that is not there: -1.
+
+    Attributes:
+        n_bytes: Its size.
+        mtime_ns: When it was written; whoever replaces a file may keep this.
+        ctime_ns: When anything about it was changed; nobody sets this.
+    """
 
     n_bytes: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, path: str) -> Stamp:
@@ -40,8 +54,8 @@ class Stamp:
         try:
             status = os.stat(path)
         except (OSError, ValueError):
-            return cls(-1, -1)
-        return cls(status.st_size, status.st_mtime_ns)
+            return cls(-1, -1, -1)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,14 @@ class Content:
 
     def to_json(self) -> dict[str, Any]:
         """As in a line."""
-        return {"sha256": self.sha256, "bytes": self.stamp.n_bytes, "mtime_ns": self.stamp.mtime_ns}
+        stamp = self.stamp
+        times = {"mtime_ns": stamp.mtime_ns, "ctime_ns": stamp.ctime_ns}
+        return {"sha256": self.sha256, "bytes": stamp.n_bytes, **times}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Content:
+        """Of a line."""
+        return cls(found["sha256"], Stamp(found["bytes"], found["mtime_ns"], found["ctime_ns"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +106,26 @@ class Asked:
 
     def key(self, task: Task, content: Content) -> str:
         """Of a task about a clip of that content."""
+        from seats_cli.engine.marks import MISSING
+
+        known = content.sha256 != MISSING
         parts = {
             "model": self.model,
-            "content": content.sha256,
+            # Of what cannot be read nobody knows whether it is the same.
+            "content": content.sha256 if known else [MISSING, task.path],
             "question": task.question,
-            "media": asdict(task.media(self.media)),
-            "selection": asdict(self.selection),
-            "generation": asdict(task.generation(self.generation)),
+            "media": _values(task.media(self.media)),
+            "selection": _values(self.selection),
+            "generation": _values(task.generation(self.generation)),
         }
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def mark(self, task: Task) -> int:
-        """Stands for what a task is about, whatever the clip holds and however it is asked."""
-        media = task.media(self.media)
+        """Stands for what is asked: path, part, question, choices and id, whatever the clip holds."""
+        media, choices = task.media(self.media), task.generation(self.generation).choices
         part = media.start_seconds, media.end_seconds
-        return _mark(writable(task.path), writable(task.question), task.id, *part)
+        return _mark(writable(task.path), writable(task.question), task.id, *part, *choices)
 
     def options(self, task: Task) -> dict[str, Any]:
         """What is not as by default, for people and for saying what has changed."""
@@ -115,18 +140,35 @@ def usual_options() -> dict[str, Any]:
 
 
 def _by_name(media: MediaOptions, selection: SelectionOptions, generation: GenerationOptions) -> dict[str, Any]:
-    chosen = asdict(selection)
+    chosen = _values(selection)
     # The sampler of the answer has a temperature too.
-    return asdict(media) | chosen | {"window_temperature": chosen["temperature"]} | asdict(generation)
+    return _values(media) | chosen | {"window_temperature": chosen["temperature"]} | _values(generation)
 
 
-@dataclass(slots=True)
-class _Known:
-    """What is known of a key: where its last line is, whether that is a failure, and for whom it was given."""
+@lru_cache(maxsize=256)
+def _values(options: MediaOptions | SelectionOptions | GenerationOptions) -> dict[str, Any]:
+    """By name; of a hundred thousand tasks most have the same."""
+    return asdict(options)
 
-    place: int
-    failed: bool
-    names: set[int] = field(default_factory=set)
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What is known of the last line about a clip and a question.
+
+    Attributes:
+        mark: Of its task.
+        key: Of its answer.
+        text: Its options, as JSON.
+    """
+
+    mark: int
+    key: str
+    text: str
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """With which it was asked."""
+        return json.loads(self.text) or {}
 
 
 def _mark(*parts: str | float | None) -> int:
@@ -138,7 +180,7 @@ def mark_of(row: Mapping[str, Any]) -> int:
     """What ``Asked.mark`` gives for the task of a line."""
     options = row.get("options") or {}
     part = options.get("start_seconds"), options.get("end_seconds")
-    return _mark(row["media"]["path"], row["question"], row.get("id"), *part)
+    return _mark(row["media"]["path"], row["question"], row.get("id"), *part, *(options.get("choices") or ()))
 
 
 class AnswerFile(LineFile):
@@ -154,8 +196,9 @@ class AnswerFile(LineFile):
 
     def __init__(self, path: Path, inputs: Iterable[Path] = ()) -> None:
         super().__init__(path, "seats ask", tuple(inputs))
-        self._known: dict[str, _Known] = {}
-        self._last: dict[int, tuple[str, str]] = {}
+        self._last: dict[int, tuple[str, bool]] = {}
+        self._about: dict[int, Before] = {}
+        self._places: dict[str, int] = {}
         self._contents: dict[int, Content] = {}
         self._sizes: set[int] = set()
         for number, place, line in self.read():
@@ -165,17 +208,16 @@ class AnswerFile(LineFile):
             self._note(row, place)
 
     def _note(self, row: Mapping[str, Any], place: int) -> None:
-        key, mark = row["key"], mark_of(row)
-        known = self._known.setdefault(key, _Known(place, True))
-        failed = row.get("error") is not None
-        if failed <= known.failed:
-            known.place, known.failed = place, failed
-        known.names.add(mark)
-        self._last[mark] = key, sys.intern(json.dumps(row.get("options"), sort_keys=True))
-        content = row["content"]
-        stamp = Stamp(content["bytes"], content["mtime_ns"])
-        self._contents[_mark(row["media"]["path"])] = Content(content["sha256"], stamp)
-        self._sizes.add(stamp.n_bytes)
+        key, mark, failed = row["key"], mark_of(row), row.get("error") is not None
+        if not failed:
+            self._places[key] = place
+        self._last[mark] = key, failed
+        path = row["media"]["path"]
+        options = sys.intern(json.dumps(row.get("options"), sort_keys=True))
+        self._about[_mark(path, row["question"], row.get("id"))] = Before(mark, key, options)
+        content = Content.from_json(row["content"])
+        self._contents[_mark(path)] = content
+        self._sizes.add(content.stamp.n_bytes)
 
     def content_of(self, path: str, stamp: Stamp) -> Content | None:
         """What is in a clip that has not changed since its line was written; None: it must be read."""
@@ -190,32 +232,21 @@ class AnswerFile(LineFile):
         return len(self._last)
 
     def answered(self, key: str, mark: int) -> bool:
-        """Whether there is an answer for just this."""
-        known = self._known.get(key)
-        return known is not None and not known.failed and mark in known.names
+        """Whether the last line about just this is this answer."""
+        return self._last.get(mark) == (key, False)
 
     def failed(self, key: str, mark: int) -> bool:
-        """Whether just this was tried, and failed."""
-        known = self._known.get(key)
-        return known is not None and known.failed and mark in known.names
+        """Whether the last line about just this says that it failed."""
+        return self._last.get(mark) == (key, True)
 
-    def under_another_name(self, key: str) -> dict[str, Any] | None:
-        """The answer to the same question about a clip of the same content; None: there is none."""
-        known = self._known.get(key)
-        return None if known is None or known.failed else parse(self.at(known.place))
+    def answer(self, key: str) -> dict[str, Any] | None:
+        """A line with that key, under whatever name and however long ago; None: there is none."""
+        place = self._places.get(key)
+        return None if place is None else parse(self.at(place))
 
-    def before(self, key: str | None, mark: int) -> Mapping[str, Any] | None:
-        """With which options just this was asked when they, or the clip, or the model were others.
-
-        Args:
-            key: Of the task now; None: another one than any before.
-            mark: Of the task.
-        """
-        last = self._last.get(mark)
-        if last is None or last[0] == key:
-            return None
-        options: Mapping[str, Any] = json.loads(last[1]) or {}
-        return options
+    def before(self, task: Task) -> Before | None:
+        """The last line about its clip and question, of whatever part and with whatever options."""
+        return self._about.get(_mark(writable(task.path), writable(task.question), task.id))
 
     def put(self, row: Mapping[str, Any]) -> None:
         """Write one line, whole; it is on the disk when this returns.
@@ -223,7 +254,17 @@ class AnswerFile(LineFile):
         Raises:
             SeatsError: The disk is full, or the like.
         """
-        self._note(row, self.add(json.dumps(row, ensure_ascii=False, allow_nan=False)))
+        self._note(row, self.add(json_line(row)))
+
+
+# Controls that JSON leaves as they are, what overrides directions, and what some readers take for ends of lines.
+_STEERING = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """An object as a line of JSON that steers no terminal, without its end."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
@@ -232,7 +273,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
         ours = isinstance(row["key"], str) and isinstance(row["media"]["path"], str)
         ours = ours and isinstance(row["question"], str) and row["command"] == "ask"
-        ours = ours and all(isinstance(row["content"][name], int) for name in ("bytes", "mtime_ns"))
+        ours = ours and all(isinstance(row["content"][name], int) for name in ("bytes", "mtime_ns", "ctime_ns"))
         ours = ours and isinstance(row["content"]["sha256"], str)
         return row if ours and row["schema_version"] == SCHEMA_VERSION else None
     except (ValueError, KeyError, TypeError):
@@ -279,6 +320,10 @@ def line_of(row: Mapping[str, Any], task: Task, key: str, content: Content, aske
 
 
 def renamed(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """The same answer, about a clip of the same content under another name."""
+    """What was found, about a clip of the same content under another name."""
+    path, was = writable(task.path), row["media"]["path"]
     rest = {name: value for name, value in row.items() if name != "id"}
-    return {**_id(task), **rest, "media": {**row["media"], "path": writable(task.path)}}
+    error = row.get("error")
+    if error is not None:
+        rest["error"] = {**error, "message": error["message"].replace(was, path)}
+    return {**_id(task), **rest, "media": {**row["media"], "path": path}}

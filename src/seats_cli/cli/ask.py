@@ -12,6 +12,7 @@ from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.batch import Detail, Format, Output, answer_one, failure_row
 from seats_cli.cli.command import command
+from seats_cli.cli.configuration import source_of
 from seats_cli.cli.console import notice, write
 from seats_cli.cli.engines import engine_of
 from seats_cli.cli.inputs import split_inputs
@@ -39,10 +40,14 @@ def _check_clip(task: Task, output: Output) -> None:
         raise
 
 
-def _format(given: Format | None, *, as_json: bool) -> Format | None:
-    if as_json and given not in (None, "jsonl"):
-        raise UsageError(f"--json contradicts --format {given}", "leave one of them out")
-    return "jsonl" if as_json else given
+def _format(given: Format | None, *, as_json: bool, context: typer.Context) -> Format | None:
+    if not as_json or given in (None, "jsonl"):
+        return "jsonl" if as_json else given
+    said = {name for name in ("as_json", "format") if source_of(context, name) == "COMMANDLINE"}
+    if len(said) == 1:
+        # What a variable or a file says yields to the command line.
+        return "jsonl" if said == {"as_json"} else given
+    raise UsageError(f"--json contradicts --format {given}", "leave one of them out")
 
 
 @command(
@@ -118,6 +123,7 @@ def ask(
     running: RunOptions,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    context: typer.Context,
 ) -> int:
     """Answer a question about one clip, or about each of several.
 
@@ -126,7 +132,7 @@ def ask(
     selection = dataclasses.replace(selection, trr=trr)
     inputs = split_inputs(arguments, null=null, recursive=recursive, also=also or [])
     output = Output(
-        format=_format(format, as_json=as_json),
+        format=_format(format, as_json=as_json, context=context),
         detail=report,
         quiet=quiet,
         verbose=verbose,

@@ -46,24 +46,22 @@ class Output:
 
 def failure_row(task: Task, error: SeatsError) -> str:
     """The JSON line of a clip that failed."""
-    import json
+    from seats_cli.cli.answers import failure, json_line
 
-    from seats_cli.cli.answers import failure
-
-    return json.dumps(failure(task, error), ensure_ascii=False) + "\n"
+    return json_line(failure(task, error)) + "\n"
 
 
 def written(row: Mapping[str, Any], output: Output) -> str:
     """An answer among many, as it goes to stdout; empty for a failure, but in JSON.
 
     Args:
-        row: As it goes to the file of answers.
+        row: As ``row_of`` gives it, or a line of the file of answers.
         output: How it is shown.
     """
-    import json
-
     if output.format == "jsonl":
-        return json.dumps({key: value for key, value in row.items() if key != "key"}, ensure_ascii=False) + "\n"
+        from seats_cli.cli.answers import LEAD, json_line
+
+        return json_line({name: value for name, value in row.items() if name not in LEAD}) + "\n"
     if row.get("error") is not None:
         return ""
     path, question, answer = row["media"]["path"], row["question"], row["answer"]

@@ -119,7 +119,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="FILE.jsonl",
-            help="A question on a line: media, question, answer, and if wanted choices, category, id, start, end.",
+            help="A question on a line: media, question, answer, and if wanted choices, category, id, start, end. "
+            "Or a .csv file with these columns.",
         ),
     ],
     loading: ModelOptions,

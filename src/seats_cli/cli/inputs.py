@@ -52,11 +52,15 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, a
         UsageError: No clip, no question, a list or file of questions that cannot be read, or a folder or pattern
             without a media file.
     """
-    if _is_rows(arguments[-1]) and os.path.isfile(arguments[-1]):
+    if _is_rows(arguments[-1]) and (os.path.isfile(arguments[-1]) or len(arguments) == 1):
         clips, asked = list(arguments), []
     else:
         clips, asked = list(arguments[:-1]), [arguments[-1]]
-    if null and STDIN not in clips and not (clips and not asked):
+    if null and STDIN not in clips:
+        if not asked:
+            raise UsageError(
+                "-0 is about a list on stdin, and none is read", "leave it out, or add a - and a question"
+            )
         clips.append(STDIN)
     if not clips:
         raise UsageError("give at least one clip, then a question", EXAMPLE)
@@ -72,7 +76,8 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, a
         raise UsageError("give at least one clip, then a question", EXAMPLE)
     many = len(clips) > 1 or STDIN in clips or len(questions) > 1 or bool(rows)
     many = many or any(map(_stands_for_others, clips))
-    tasks = [task for clip in clips for task in _tasks(clip, questions, null=null, recursive=recursive)]
+    n_also = len(also)
+    tasks = [task for clip in clips for task in _tasks(clip, questions, n_also, null=null, recursive=recursive)]
     return Inputs(tuple(tasks), many, bool(rows) or len(questions) > 1, tuple(map(Path, rows)))
 
 
@@ -93,20 +98,24 @@ def resolve_clips(
     return tuple(path for clip in clips for path in _paths(clip, null=null, recursive=recursive)), many
 
 
-def _tasks(clip: str, questions: Sequence[str], *, null: bool, recursive: bool) -> Iterator[Task]:
+def _tasks(clip: str, questions: Sequence[str], n_also: int, *, null: bool, recursive: bool) -> Iterator[Task]:
+    """What is asked about what a clip stands for; the last ``n_also`` questions are asked of every row too."""
     if not _is_rows(clip):
         for path in _paths(clip, null=null, recursive=recursive):
             yield from (Task(path=path, question=question) for question in questions)
         return
     from seats_cli.dataset import read_asked
 
-    for row in read_asked(Path(clip), question=not questions):
-        for question in [row.text] if row.text else questions:
+    main = questions[: len(questions) - n_also]
+    for row in read_asked(Path(clip), question=not main):
+        own = [row.text] if row.text else main
+        for number, question in enumerate((*own, *questions[len(main) :])):
             yield Task(
                 path=row.path,
                 question=question,
                 id=row.id if row.named else None,
-                choices=row.choices,
+                # Of the row's own question.
+                choices=row.choices if number < len(own) else (),
                 start_seconds=row.start_seconds,
                 end_seconds=row.end_seconds,
                 place=f"{clip}:{row.line}",

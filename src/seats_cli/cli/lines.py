@@ -83,7 +83,9 @@ class LineFile:
         for number, line in enumerate(self._file, start=1):
             ended = line.endswith(b"\n")
             if not ended and not self._is_whole(line):
-                if not (line.startswith(START) or START.startswith(line)):
+                # Where the power failed, some file systems leave zeros.
+                begun = line.rstrip(b"\0")
+                if not (begun.startswith(START) or START.startswith(begun)):
                     raise self.refuse(None)
                 break
             if line.strip():
@@ -126,6 +128,12 @@ class LineFile:
             if self._file is None:
                 self._file = self.path.open("a+b")
                 self._lock()
+                if self._file.seek(0, os.SEEK_END):
+                    self.close()
+                    raise UsageError(
+                        f"-o {self.path} was written by another process in the meantime",
+                        "the same command goes on from there",
+                    )
             if self._file.seek(0, os.SEEK_END) != self._size or self._mend:
                 self._file.truncate(self._size)
                 self._file.seek(self._size)

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seats_cli.cli.answers import AnswerFile, Asked, Content, line_of, renamed, row_of
+from seats_cli.cli.answers import AnswerFile, Asked, Content, Stamp, line_of, renamed, row_of
 from seats_cli.cli.batch import Output, show_report, written
-from seats_cli.cli.console import cell, fail, harmless, notice, whisper, write
+from seats_cli.cli.console import cell, complain, fail, harmless, notice, whisper, write
 from seats_cli.cli.inputs import Inputs
 from seats_cli.cli.pending import Pending, changes, pending
 from seats_cli.cli.progress import Progress, duration
 from seats_cli.cli.run_options import RunOptions
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
-from seats_cli.errors import InterruptedRunError, SomeFailedError, counted
+from seats_cli.errors import InterruptedRunError, SeatsError, SomeFailedError, counted
 from seats_cli.tasks import Job, Task, jobs_of, longest_first
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class _Ledger:
         self._work, self._tally, self._progress = work, tally, progress
         self._seen: set[tuple[str, MediaOptions]] = set()
         self._kept: tuple[AnswerFile, Asked, Pending] | None = None
+        self._read: tuple[str, Content] | None = None
 
     def keep_in(self, file: AnswerFile, asked: Asked, found: Pending) -> None:
         """Also write lines to a file."""
@@ -127,7 +128,7 @@ class _Ledger:
             self._show(outcome, row)
             return
         file, asked, found = self._kept
-        key, content = found.keys.get(task) or _key_of(task, asked)
+        key, content = found.keys.get(task) or self._key_of(task, asked, found)
         line = line_of(row, task, key, content, asked)
         file.put(line)
         self._show(outcome, row)
@@ -147,8 +148,25 @@ class _Ledger:
         else:
             self._tally.failed[again["error"]["kind"]] += 1
         with self._progress.aside():
+            if again.get("error") is not None:
+                told = again["error"]
+                complain(SeatsError(told["message"], told["hint"]), task.path, task.place)
             write(written(again, self._work.output))
         self._progress.advance()
+
+    def _key_of(self, task: Task, asked: Asked, found: Pending) -> tuple[str, Content]:
+        """The key of what was asked, of a clip that was not read to know that it must be."""
+        from seats_cli.engine.marks import MISSING
+
+        before = found.stamps[task.path]
+        # Once for all that is asked about it.
+        if self._read is None or self._read[0] != task.path or self._read[1].stamp != Stamp.of(task.path):
+            self._read = task.path, Content.of(task.path)
+        content = self._read[1]
+        if content.stamp != before:
+            # It was changed meanwhile: nobody knows what the answer is about, and it will be asked again.
+            content = Content(MISSING, before)
+        return asked.key(task, content), content
 
     def _show(self, outcome: Outcome, row: dict[str, Any]) -> None:
         output, report = self._work.output, outcome.report
@@ -172,11 +190,6 @@ class _Ledger:
                 self._seen.add(clip)
                 self._tally.seconds_of_media += max(report.media.seconds_video, report.media.seconds_audio)
         self._progress.advance()
-
-
-def _key_of(task: Task, asked: Asked) -> tuple[str, Content]:
-    content = Content.of(task.path)
-    return asked.key(task, content), content
 
 
 def answer_many(work: Work, start: Start) -> int:
@@ -205,16 +218,18 @@ def answer_many(work: Work, start: Start) -> int:
             asked = work.asked()
             found = pending(tasks, file, asked, resume=options.resume, retry_failed=options.retry_failed)
             ledger.keep_in(file, asked, found)
+            tally.total = found.total
             tally.skipped, tally.failed_before = found.done + found.failed, found.failed
             if found.changed and not quiet:
                 why = "; ".join(changes(found, asked)[:5])
                 notice(f"{counted(len(found.changed), 'answer')} of before asked again: {why}")
             file.open()
-        n_twins = sum(map(len, found.twins.values()))
-        progress.start(len(found.ask) + len(found.copies) + n_twins, len(tasks))
+        progress.start(found.to_do, tally.total, bar=False)
         for task, line in found.copies:
             ledger.copy(task, line)
         outcomes = start(_jobs(work, found.ask)) if found.ask else iter(())
+        # Not before: what is said while a model is loaded would be written into it.
+        progress.show_bar()
         _take_all(outcomes, ledger, tally, options)
     return _end(work, tally)
 

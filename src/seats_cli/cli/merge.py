@@ -6,7 +6,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -47,10 +48,12 @@ class _Merged:
         self.n_lines = self.n_cut = self.n_failed = 0
         failed: dict[int, bool] = {}
         for number, path in enumerate(paths):
-            for place, line in self._lines(path):
+            for count, (place, line) in enumerate(self._lines(path), start=1):
                 row = parse(line)
                 if row is None:
-                    raise UsageError(f"{path} is not a file that seats ask wrote", "give files of -o")
+                    raise UsageError(
+                        f"{path} is not a file that seats ask wrote: its row {count}", "give files of -o"
+                    )
                 mark = mark_of(row)
                 if row.get("error") is not None and failed.get(mark) is False:
                     self.n_lines += 1  # an answer is worth more than a later failure
@@ -81,11 +84,12 @@ class _Merged:
 
     def lines(self) -> Iterator[bytes]:
         """They, in the order of the files."""
-        with ExitStack() as stack:
-            files = [stack.enter_context(path.open("rb")) for path in self._paths]
-            for number, place in sorted(self._places.values()):
-                files[number].seek(place)
-                yield files[number].readline().rstrip(b"\n") + b"\n"
+        # One after the other: there may be more than a process can hold open.
+        for number, places in groupby(sorted(self._places.values()), key=itemgetter(0)):
+            with self._paths[number].open("rb") as file:
+                for _, place in places:
+                    file.seek(place)
+                    yield file.readline().rstrip(b"\n") + b"\n"
 
 
 @command()

@@ -43,8 +43,14 @@ class Progress:
         self._began = self._told = time.monotonic()
         self._bar: Bar | None = None
 
-    def start(self, to_do: int, total: int) -> None:
-        """Begin: of ``total`` steps ``to_do`` are left."""
+    def start(self, to_do: int, total: int, *, bar: bool = True) -> None:
+        """Begin.
+
+        Args:
+            to_do: Steps that are left.
+            total: Of so many.
+            bar: Show the bar at once; else ``show_bar`` does.
+        """
         self._done = self._before = total - to_do
         self._total = total
         self._began = self._told = time.monotonic()
@@ -52,10 +58,14 @@ class Progress:
             return
         if self._done:
             notice(f"{self._done} of {total} {self._what} are there already")
-        if sys.stderr.isatty() and to_do:
-            self._show_bar()
+        if bar:
+            self.show_bar()
 
-    def _show_bar(self) -> None:
+    def show_bar(self) -> None:
+        """Show it, where there is a terminal and something left to do; the time begins now."""
+        self._began = self._told = time.monotonic()
+        if self._quiet or self._bar is not None or not sys.stderr.isatty() or self._done >= self._total:
+            return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -63,7 +73,13 @@ class Progress:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         # What is printed while it shows goes to its own stream, not to that of the bar.
         self._bar = Bar(
-            *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+            *columns,
+            console=Console(stderr=True),
+            # Between two long clips minutes may go by, and the time left is still told.
+            speed_estimate_period=3600,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._bar.add_task(self._what, total=self._total, completed=self._done)
         self._bar.start()
