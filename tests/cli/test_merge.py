@@ -80,7 +80,7 @@ def test_what_is_cut_off_and_what_is_missing_is_said(seats, made, tmp_path):
     ended = seats("merge", share)
     assert (ended.code, len(ended.out.splitlines())) == (0, 1)
     assert "1 last line cut off and left out" in ended.err
-    assert f"seats: {tmp_path}/a.1-of-3.jsonl and 1 more is not among them" in ended.err
+    assert f"seats: {tmp_path}/a.1-of-3.jsonl and 1 more are not among them" in ended.err
     whole = made("b.jsonl", [0])
     os.truncate(whole, whole.stat().st_size - 1)
     ended = seats("merge", whole)

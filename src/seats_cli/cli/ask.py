@@ -20,7 +20,7 @@ from seats_cli.cli.many import Work, answer_many
 from seats_cli.cli.run_options import BATCH, RunOptions, run_options
 from seats_cli.cli.workload import check_selection
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
-from seats_cli.errors import MediaError, UsageError
+from seats_cli.errors import MediaError, UsageError, counted
 from seats_cli.tasks import Task
 
 
@@ -139,7 +139,11 @@ def ask(
         trace=trace,
         show_thinking=show_thinking,
         several=inputs.several,
+        named=any(task.id is not None for task in inputs.tasks),
     )
+    if inputs.passed_over and not quiet:
+        rows = counted(inputs.passed_over, "row")
+        notice(f"{rows} with questions of their own: the one given holds for the others")
     many = inputs.many or running.of_many
     if trace is not None and many:
         raise UsageError("--trace describes one clip; ask about one at a time")

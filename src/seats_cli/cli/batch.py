@@ -33,6 +33,7 @@ class Output:
         trace: Where the kept rows go.
         show_thinking: Reasoning on stderr.
         several: A clip may have several questions: lines say which.
+        named: Questions have ids: lines begin with them.
     """
 
     format: Format | None
@@ -42,6 +43,7 @@ class Output:
     trace: Path | None = None
     show_thinking: bool = False
     several: bool = False
+    named: bool = False
 
 
 def failure_row(task: Task, error: SeatsError) -> str:
@@ -68,8 +70,9 @@ def written(row: Mapping[str, Any], output: Output) -> str:
     if output.format == "text":
         asked = f"{harmless(question)}\n" if output.several else ""
         return f"{cell(path)}\n{asked}{harmless(answer)}\n\n"
+    named = f"{one_line(row.get('id') or '')}\t" if output.named else ""
     asked = f"{one_line(question)}\t" if output.several else ""
-    return f"{cell(path)}\t{asked}{one_line(answer)}\n"
+    return f"{named}{cell(path)}\t{asked}{one_line(answer)}\n"
 
 
 class _Stream:

@@ -27,12 +27,14 @@ class Inputs:
         many: The answers are lines. A list is a batch however long it is: its readers want lines.
         several: A clip may be asked several questions, so a line says which.
         files: Of questions.
+        passed_over: Rows with a question of their own, for which the one given does not hold.
     """
 
     tasks: tuple[Task, ...]
     many: bool
     several: bool = False
     files: tuple[Path, ...] = ()
+    passed_over: int = 0
 
 
 def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, also: Sequence[str] = ()) -> Inputs:
@@ -78,7 +80,8 @@ def split_inputs(arguments: list[str], *, null: bool, recursive: bool = False, a
     many = many or any(map(_stands_for_others, clips))
     n_also = len(also)
     tasks = [task for clip in clips for task in _tasks(clip, questions, n_also, null=null, recursive=recursive)]
-    return Inputs(tuple(tasks), many, bool(rows) or len(questions) > 1, tuple(map(Path, rows)))
+    own = sum(bool(asked and task.place and task.question not in questions) for task in tasks)
+    return Inputs(tuple(tasks), many, bool(rows) or len(questions) > 1, tuple(map(Path, rows)), own)
 
 
 def resolve_clips(

@@ -228,8 +228,9 @@ def answer_many(work: Work, start: Start) -> int:
         for task, line in found.copies:
             ledger.copy(task, line)
         outcomes = start(_jobs(work, found.ask)) if found.ask else iter(())
-        # Not before: what is said while a model is loaded would be written into it.
+        # Not before: what is said while a model is loaded would be written into the bar, and is not of the rate.
         progress.show_bar()
+        tally.began = time.monotonic()
         _take_all(outcomes, ledger, tally, options)
     return _end(work, tally)
 

@@ -148,5 +148,8 @@ def _tell(merged: _Merged, paths: Sequence[Path]) -> None:
         notice(f"{counted(merged.n_cut, 'last line')} cut off and left out: was a run ended, or does it go on?")
     missing = missing_shares(paths)
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        notice(f"{missing[0]}{more} is not among them: its share of the clips is missing")
+        others = len(missing) - 1
+        which = f"{missing[0]} and {others} more are" if others else f"{missing[0]} is"
+        notice(
+            f"{which} not among them: the answers lack {'their shares' if others else 'its share'} of the clips"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -178,6 +179,9 @@ def plan(
 
     Tables, or with --json an object per clip, go to stdout. What will not fit is a warning that names a way out.
     """
+    last = (arguments or [""])[-1]
+    if last.rstrip().endswith("?") and " " in last and not os.path.lexists(last):
+        raise UsageError(f"plan takes clips, and {last!r} is a question", "give it by --question")
     clips, many = resolve_clips(arguments or [], null=null, recursive=recursive, example=EXAMPLE)
     selection = dataclasses.replace(selection, trr=trr)
     generation = GenerationOptions(max_new_tokens=max_new_tokens)

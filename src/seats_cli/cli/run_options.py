@@ -60,6 +60,11 @@ class RunOptions:
             math.isfinite(self.timeout_seconds) and self.timeout_seconds > 0
         ):
             raise UsageError(f"--timeout is {self.timeout_seconds:g}; it must be more than 0 seconds")
+        if self.output is not None and self.output.suffix.lower() in (".csv", ".tsv"):
+            raise UsageError(
+                f"-o {self.output} would be lines of JSON, and its name says otherwise",
+                "name it answers.jsonl; a table goes to stdout: --format tsv > answers.tsv",
+            )
         if self.output is None and (self.retry_failed or not self.resume):
             name = "--retry-failed" if self.retry_failed else "--no-resume"
             raise UsageError(f"{name} is about the answers of earlier runs", "name their file: -o answers.jsonl")
