@@ -417,7 +417,12 @@ def test_rows_with_parts_choices_and_ids(ask, shelf, tmp_path, monkeypatch):
     assert (ended.code, ended.out) == (0, "")
     assert "asked again" not in ended.err
     ended = ask(table, "By default?", "-o", table, "-q")
-    assert (ended.code, ended.complaint) == (2, f"-o {table} is the file of questions")
+    assert ended.code == 2
+    assert ended.complaint == f"-o {table} would be lines of JSON, and its name says otherwise"
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(json.dumps({"media": f"{shelf}/a.mp4", "question": "Which?"}))
+    ended = ask(lines, "-o", lines, "-q")
+    assert (ended.code, ended.complaint) == (2, f"-o {lines} is the file of questions")
 
 
 def test_also_is_asked_of_rows_with_a_question_of_their_own_too(ask, shelf, tmp_path):
