@@ -126,7 +126,7 @@ def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> 
         SeatsError: The model cannot be had, or a question cannot be asked of it.
         InterruptedRunError: Ctrl-C.
     """
-    ray = _begin()
+    ray = begin()
     own = "RAY_ADDRESS" not in os.environ
     try:
         data = _outcomes_of(ray, recipe, jobs, decoders)
@@ -142,7 +142,18 @@ def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> 
             ray.shutdown()
 
 
-def _begin() -> Any:
+def begin(n_cpus: int | None = None) -> Any:
+    """Connect to the cluster of ``RAY_ADDRESS``, or begin one here; nothing where that is done already.
+
+    Args:
+        n_cpus: Of a cluster that is begun; None: those of the machine.
+
+    Returns:
+        The module ``ray``.
+
+    Raises:
+        ModelError: Ray is not installed, or cannot be reached.
+    """
     # Nothing of what is done here is told to anyone, and its own notes are for its log files.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -154,7 +165,7 @@ def _begin() -> Any:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             address = os.environ.get("RAY_ADDRESS", "this machine")
             raise ModelError(f"no Ray cluster at {address}: {error}", "see: ray status") from None

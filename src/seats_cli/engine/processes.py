@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +143,7 @@ class _Crew:
             recipe = replace(recipe, readers=0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(recipe, theirs, self._asked), daemon=True)
-        with _ignoring_ctrl_c():
+        with _holding_ctrl_c():
             process.start()
         theirs.close()
         self._children.append(_Child(device, process, ours, self._left if suspects is None else suspects))
@@ -211,19 +212,21 @@ class _Crew:
 
 
 @contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """Who is started in here ignores Ctrl-C from its first moment, long before it could say so itself.
+def _holding_ctrl_c() -> Iterator[None]:
+    """Who is started in here has Ctrl-C blocked from its first moment, long before it could ignore it.
 
-    Ctrl-C goes to all processes of a terminal; this one ends the others.
+    Ctrl-C goes to all processes of a terminal; this one, which hears of it after the block, ends the others.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its start would unblock what is blocked here.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ending(code: int | None) -> str:
