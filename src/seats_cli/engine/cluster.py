@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -165,7 +168,10 @@ def begin(n_cpus: int | None = None) -> Any:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         try:
-            ray.init(num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _without_greeting():
+                ray.init(
+                    num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                )
         except Exception as error:
             address = os.environ.get("RAY_ADDRESS", "this machine")
             raise ModelError(f"no Ray cluster at {address}: {error}", "see: ray status") from None
@@ -173,6 +179,27 @@ def begin(n_cpus: int | None = None) -> Any:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     return ray
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep Ray's core from saying on stderr which log level it was given; all else is passed on."""
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if b"Set ray log level" not in line))
 
 
 def _outcomes_of(ray: Any, recipe: Recipe, jobs: Sequence[Job], decoders: int | None) -> Any:
