@@ -31,16 +31,15 @@ LONG_WAIT = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlyRecipe(Recipe):
-    """Clips of some names kill who opens them: each time, or once, noted in a file beside them."""
+    """Clips of some names kill who opens them, or never open; those note in a file who tries."""
 
     def asker(self) -> Asker:
         """As of a recipe."""
         made = super(DeadlyRecipe, self).asker()
 
         def opened(path, media):
-            name, mark = os.path.basename(path), Path(f"{path}.killed")
-            if name.startswith("killer") or (name.startswith("once") and not mark.exists()):
-                mark.touch()
+            name, mark = os.path.basename(path), Path(f"{path}.opened")
+            if name.startswith("killer"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if name.startswith("stuck"):
                 mark.write_text(str(os.getpid()))
@@ -123,7 +122,7 @@ def test_two_processes_give_what_one_gives(checkpoint, clips, tmp_path):
 
 def test_a_clip_that_kills_is_found_out_and_nobody_else_suffers(checkpoint, clips):
     """Its neighbours, read ahead or in hand when it struck, are asked again."""
-    tasks = clips("a", "b", "killer", "c", "once", "d")
+    tasks = clips("a", "b", "killer", "c")
     jobs = jobs_of(tasks, MediaOptions())
     innocent = [job for job in jobs if "killer" not in job.path]
     expected = told(run(recipe_of(checkpoint, Recipe).asker(), innocent))
@@ -224,7 +223,7 @@ def parent(checkpoint, clips, tmp_path):
         )
     finally:
         signal.signal(signal.SIGINT, ours)
-    mark = Path(f"{paths[0]}.killed")
+    mark = Path(f"{paths[0]}.opened")
     yield process, mark
     for pid in [process.pid, *([int(mark.read_text())] if mark.exists() and mark.read_text() else [])]:
         if alive(pid):
