@@ -20,6 +20,7 @@ from seats_cli.config import (
     SelectionOptions,
     parse_size,
 )
+from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from seats_cli.dataset import Question
@@ -188,9 +189,13 @@ class Seats:
             An outcome for each task as it is found: with its ``report``, or the ``error`` why there is none.
 
         Raises:
-            UsageError: A question cannot be asked of this model.
+            UsageError: A question cannot be asked of this model, or an option cannot be.
             InterruptedRunError: Ctrl-C.
         """
+        if readers < 0:
+            raise UsageError(f"readers is {readers}; it must be 0 or more")
+        if timeout_seconds is not None and not timeout_seconds > 0:
+            raise UsageError(f"timeout_seconds is {timeout_seconds:g}; it must be more than 0")
         from seats_cli.engine.analytic import check_settings
         from seats_cli.engine.batch import Asker, check_tasks, run
         from seats_cli.media import open_clip

@@ -45,7 +45,7 @@ class Task:
         try:
             return replace(options, **{name: value for name, value in own.items() if value is not None})
         except UsageError as error:
-            raise UsageError(f"{self.place}: {error}", error.hint) from None
+            raise UsageError(f"{self.place}: {error}" if self.place else str(error), error.hint) from None
 
     def generation(self, options: GenerationOptions) -> GenerationOptions:
         """How it is answered."""
@@ -81,6 +81,11 @@ def jobs_of(tasks: Iterable[Task], options: MediaOptions) -> list[Job]:
     for task in tasks:
         found.setdefault((os.path.abspath(task.path), task.media(options)), []).append(task)
     return [Job(together[0].path, media, tuple(together)) for (_, media), together in found.items()]
+
+
+def distinct_questions(jobs: Iterable[Job]) -> list[Task]:
+    """A task for each question with its choices: to know whether it can be asked, one clip is enough."""
+    return list({(task.question, task.choices): task for job in jobs for task in job.tasks}.values())
 
 
 @dataclass(frozen=True, slots=True)

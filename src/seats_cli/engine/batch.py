@@ -10,8 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 
 from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
@@ -19,6 +20,7 @@ from seats_cli.engine.pipeline import Settings, check_question, reply
 from seats_cli.engine.reading import Cached, ReadClip, read_clip, release_memory
 from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, MemoryLimitError, SeatsError, TimeLimitError, UsageError, explain
+from seats_cli.media.held import HeldClip
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import Report
@@ -51,6 +53,11 @@ class _Reading:
     read: ReadClip | None
     caught: Exception | None = None
 
+    @property
+    def why(self) -> Exception:
+        """Why there is none."""
+        return self.caught or SeatsError("nothing was read")
+
 
 class Asker:
     """Reads clips and answers what is asked about them: ``asker(job)`` gives the outcomes of its tasks.
@@ -80,33 +87,43 @@ class Asker:
         self._open_clip = open_clip
         self._store = store
 
-    def __call__(self, job: Job, clip: Clip | None = None) -> list[Outcome]:
+    def __call__(self, job: Job, clip: HeldClip | None = None) -> list[Outcome]:
         """Read and answer, one after the other.
 
         Args:
             job: What is asked about a clip.
-            clip: It, opened elsewhere; None: it is opened here.
+            clip: It, decoded elsewhere; None: it is opened here.
         """
-        try:
-            read = self.read(job, clip)
-        except Exception as caught:
-            return list(all_failed(job, caught))
-        return list(self.answers(job, read))
+        reading = _read(self, job, clip)
+        if reading.read is None:
+            return list(all_failed(job, reading.why))
+        return list(self.answers(job, reading.read))
 
-    def read(self, job: Job, clip: Clip | None = None) -> ReadClip:
+    def read(self, job: Job, clip: HeldClip | None = None) -> ReadClip:
         """Decode, encode and thin a clip, within the time limit.
 
         Raises:
             SeatsError: Any of its subclasses.
         """
-        with time_limit(self.timeout_seconds):
-            return read_clip(
+        # Warnings are told apart by where they were noted, so no two threads share a list of them.
+        cached = None if self._store is None else Cached(self._store.apart(), job.path)
+        spent = 0.0 if clip is None else clip.decoding_seconds
+        with self._limit(spent):
+            read = read_clip(
                 self.loaded,
-                lambda: self._open_clip(job.path, job.media) if clip is None else clip,
+                (lambda: self._open_clip(job.path, job.media)) if clip is None else clip.again,
                 job.media,
                 self.selection,
-                None if self._store is None else Cached(self._store, job.path),
+                cached,
             )
+        if not spent:
+            return read
+        seconds = {**read.seconds, "decode": read.seconds.get("decode", 0.0) + spent}
+        return replace(read, seconds=seconds, wall_seconds=read.wall_seconds + spent)
+
+    def _limit(self, spent_seconds: float) -> AbstractContextManager[None]:
+        limit = self.timeout_seconds
+        return time_limit(None if limit is None else max(limit - spent_seconds, 0.0), of=limit)
 
     def answers(self, job: Job, read: ReadClip) -> Iterator[Outcome]:
         """Outcomes of a clip's tasks, each as it is found.
@@ -122,22 +139,21 @@ class Asker:
             return self._reply(task, read)
         except Exception as caught:
             if not isinstance(explain(caught), MemoryLimitError):
-                return _failed(task, caught)
+                return _failed(task, _light(caught))
         # Another clip may have been encoded at the same time: once more, with the device to itself.
         release_memory()
         try:
             with self.loaded.model.encoding:
                 outcome = self._reply(task, read)
         except Exception as caught:
-            return _failed(task, caught)
+            return _failed(task, _light(caught))
         again = "out of memory while it was answered: answered again with nothing beside it"
         return replace(outcome, report=outcome.report and _warned(outcome.report, again))
 
     def _reply(self, task: Task, read: ReadClip) -> Outcome:
-        left = None if self.timeout_seconds is None else max(self.timeout_seconds - read.wall_seconds, 0.0)
         generation = task.generation(self.generation)
         settings = Settings(selection=self.selection, generation=generation)
-        with time_limit(left, of=self.timeout_seconds):
+        with self._limit(read.wall_seconds):
             if task.choices:
                 check_question(self.loaded.model, task.question, generation)
             report = reply(self.loaded, read, task.question, settings)
@@ -149,6 +165,14 @@ class Asker:
 
 def _warned(report: Report, line: str) -> Report:
     return replace(report, warnings=(*report.warnings, line))
+
+
+def _light(caught: Exception) -> Exception:
+    """An exception as it is kept: its frames, which hold all that was encoded, become words."""
+    if not isinstance(caught, SeatsError):
+        caught.add_note("".join(traceback.format_exception(caught)).rstrip())
+    caught.__cause__ = caught.__context__ = None
+    return caught.with_traceback(None)
 
 
 def _failed(task: Task, caught: Exception) -> Outcome:
@@ -203,13 +227,18 @@ def run(asker: Asker, jobs: Iterable[Job], *, readers: int = 1) -> Iterator[Outc
 
 
 def _outcomes(asker: Asker, jobs: Iterable[Job], n_readers: int) -> Generator[Outcome, None, None]:
-    readers = None if n_readers == 0 else _Readers(asker, jobs, n_readers)
+    readers = None
+    # A clip on which FFmpeg hangs can be given up by another thread alone.
+    if n_readers or asker.timeout_seconds is not None:
+        readers = _Readers(asker, jobs, max(n_readers, 1), ahead=n_readers > 0)
     try:
         for reading in readers or (_read(asker, job) for job in jobs):
             if reading.read is None:
-                yield from all_failed(reading.job, reading.caught or SeatsError("nothing was read"))
+                yield from all_failed(reading.job, reading.why)
             else:
                 yield from asker.answers(reading.job, reading.read)
+            # While the next one is waited for, this one is held no more.
+            del reading
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted") from None
     finally:
@@ -217,11 +246,20 @@ def _outcomes(asker: Asker, jobs: Iterable[Job], n_readers: int) -> Generator[Ou
             readers.close()
 
 
-def _read(asker: Asker, job: Job) -> _Reading:
+def _read(asker: Asker, job: Job, clip: HeldClip | None = None) -> _Reading:
     try:
-        return _Reading(job, asker.read(job))
+        return _Reading(job, asker.read(job, clip))
     except Exception as caught:
-        return _Reading(job, None, caught)
+        return _Reading(job, None, _light(caught))
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A clip that is being read, since when, and by whom."""
+
+    job: Job
+    seconds: float
+    thread: threading.Thread
 
 
 class _Readers:
@@ -229,16 +267,23 @@ class _Readers:
 
     A reader that does not come back, deep inside a decoder, is given up after the time limit and another takes its
     place: threads cannot be ended from outside.
+
+    Args:
+        asker: Reads.
+        jobs: What is asked; taken one by one as there is room. What it raises is raised to who iterates.
+        n_readers: Threads.
+        ahead: Whether a clip is read while another one is in hand.
     """
 
-    def __init__(self, asker: Asker, jobs: Iterable[Job], n_readers: int) -> None:
-        self._asker, self._jobs = asker, iter(jobs)
-        self._found: queue.Queue[_Reading | None] = queue.Queue()
+    def __init__(self, asker: Asker, jobs: Iterable[Job], n_readers: int, *, ahead: bool) -> None:
+        self._asker, self._jobs, self._ahead = asker, iter(jobs), ahead
+        self._found: queue.Queue[_Reading | BaseException | None] = queue.Queue()
         self._room = threading.Semaphore(n_readers)
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        # Jobs may be waited for long; meanwhile other readers come back.
+        self._next, self._lock = threading.Lock(), threading.Lock()
         # Whoever takes an entry out of here, the reader or the one who gives it up, speaks for the job.
-        self._begun: dict[int, tuple[Job, float]] = {}
+        self._begun: dict[int, _Begun] = {}
         self._n_begun = 0
         self._threads: list[threading.Thread] = []
         for _ in range(n_readers):
@@ -250,39 +295,54 @@ class _Readers:
         thread.start()
 
     def _work(self) -> None:
-        with stoppable(self._stop):
-            while True:
-                self._room.acquire()
-                with self._lock:
-                    job = None if self._stop.is_set() else next(self._jobs, None)
-                    self._n_begun += 1
-                    number = self._n_begun
-                    if job is not None:
-                        self._begun[number] = job, time.monotonic()
-                if job is None:
-                    self._found.put(None)
-                    return
-                reading = _read(self._asker, job)
-                with self._lock:
-                    wanted = self._begun.pop(number, None) is not None
-                if not wanted:
-                    return
-                self._found.put(reading)
+        try:
+            with stoppable(self._stop):
+                while (begun := self._begin()) is not None:
+                    number, job = begun
+                    reading = _read(self._asker, job)
+                    with self._lock:
+                        wanted = self._begun.pop(number, None) is not None
+                    if not wanted:
+                        return
+                    self._found.put(reading)
+                    del reading
+        except BaseException as caught:
+            self._found.put(caught)
+        else:
+            self._found.put(None)
+
+    def _begin(self) -> tuple[int, Job] | None:
+        """The next job and a number for it, when there is room; None: there are no more."""
+        self._room.acquire()
+        with self._next:
+            job = None if self._stop.is_set() else next(self._jobs, None)
+        if job is None:
+            return None
+        with self._lock:
+            self._n_begun += 1
+            self._begun[self._n_begun] = _Begun(job, time.monotonic(), threading.current_thread())
+            return self._n_begun, job
 
     def __iter__(self) -> Iterator[_Reading]:
         working = len(self._threads)
         while working:
             try:
-                reading = self._found.get(timeout=LOOK_SECONDS)
+                found = self._found.get(timeout=LOOK_SECONDS)
             except queue.Empty:
                 yield from self._given_up()
                 continue
-            if reading is None:
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
                 working -= 1
                 self._room.release()
-            else:
+                continue
+            if self._ahead:
                 self._room.release()
-                yield reading
+            yield found
+            del found
+            if not self._ahead:
+                self._room.release()
 
     def _given_up(self) -> Iterator[_Reading]:
         limit = self._asker.timeout_seconds
@@ -290,13 +350,14 @@ class _Readers:
             return
         latest = time.monotonic() - limit - GRACE_SECONDS
         with self._lock:
-            late = [number for number, (_, began) in self._begun.items() if began < latest]
-            jobs = [self._begun.pop(number)[0] for number in late]
-        for job in jobs:
+            late = [number for number, begun in self._begun.items() if begun.seconds < latest]
+            all_begun = [self._begun.pop(number) for number in late]
+        for begun in all_begun:
+            self._threads.remove(begun.thread)
             self._add()
             self._room.release()
-            problem = f"{job.path}: took longer than {limit:g} s (--timeout) and did not stop when told to"
-            yield _Reading(job, None, TimeLimitError(problem))
+            problem = f"{begun.job.path}: took longer than {limit:g} s (--timeout) and did not stop when told to"
+            yield _Reading(begun.job, None, TimeLimitError(problem))
 
     def close(self) -> None:
         """Call off what is being read."""

@@ -9,26 +9,31 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from seats_cli.config import ModelOptions
-from seats_cli.engine.batch import Outcome, all_failed
+from seats_cli.config import MediaOptions, ModelOptions
+from seats_cli.engine.batch import Outcome, all_failed, check_tasks
 from seats_cli.engine.prepare import clip_shape
 from seats_cli.engine.processes import Recipe
-from seats_cli.errors import InterruptedRunError, ModelError, explain
+from seats_cli.errors import InterruptedRunError, ModelError, SeatsError, explain
 from seats_cli.media import open_clip
 from seats_cli.media.held import HeldClip, hold
-from seats_cli.media.types import Uint8
+from seats_cli.media.types import Clip, Uint8
 from seats_cli.models import family_of
+from seats_cli.models.base import ModelSpec, OmniModel
 from seats_cli.models.checkpoint import find_config
 from seats_cli.models.preprocess import resize
 from seats_cli.models.settings import with_settings
-from seats_cli.tasks import Job
+from seats_cli.tasks import Job, Task, distinct_questions
 from seats_cli.timelimit import time_limit
 
 Batch = dict[str, Any]
@@ -50,37 +55,35 @@ class Decoder:
     """
 
     def __init__(self, loading: ModelOptions, timeout_seconds: float | None) -> None:
-        model_type, config, settings = find_config(loading)
-        self._family = family_of(model_type)
-        self._spec = with_settings(self._family.spec_of(loading.model, config), settings)
-        self._timeout_seconds = timeout_seconds
+        self._loading, self._timeout_seconds = loading, timeout_seconds
 
     def __call__(self, batch: Batch) -> Batch:
         """Decode a batch of one."""
         job: Job = pickle.loads(batch["job"][0])
-        found: HeldClip | Exception
+        found: HeldClip | SeatsError
         try:
             with time_limit(self._timeout_seconds):
-                found = self._held(job)
+                found = hold(lambda: open_clip(job.path, job.media), partial(self._shrink_for, media=job.media))
         except Exception as caught:
             found = explain(caught)
         return {"job": batch["job"], "clip": _column(found)}
 
-    def _held(self, job: Job) -> HeldClip:
-        clip = open_clip(job.path, job.media)
-        size = clip_shape(clip, len(clip.waveform()), self._family, self._spec, job.media).frame_size
-        # Who asks counts the tokens again, and says then what there is to say about them.
-        clip.warnings.clear()
-        known = open_clip(job.path, job.media).warnings
+    @cached_property
+    def _model(self) -> tuple[type[OmniModel], ModelSpec]:
+        model_type, config, settings = find_config(self._loading)
+        family = family_of(model_type)
+        return family, with_settings(family.spec_of(self._loading.model, config), settings)
+
+    def _shrink_for(self, clip: Clip, media: MediaOptions) -> Callable[[Uint8], Uint8]:
+        size = clip_shape(clip, len(clip.waveform()), *self._model, media).frame_size
 
         def shrink(image: Uint8) -> Uint8:
             if size is None:
                 return image
-            small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].contiguous().numpy()
+            small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].numpy()
             return small
 
-        held = hold(clip, shrink)
-        return replace(held, warnings=[*known, *held.warnings])
+        return shrink
 
 
 class Answerer:
@@ -88,16 +91,25 @@ class Answerer:
 
     Args:
         recipe: How the model is made.
+        asked: A task for each question, to find out first what cannot be asked.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._ask = recipe.asker()
+    def __init__(self, recipe: Recipe, asked: Sequence[Task]) -> None:
+        # What is raised in here Ray would try again, and then show with all of its own frames.
+        self._broken: SeatsError | None = None
+        try:
+            self._ask = recipe.asker()
+            check_tasks(self._ask, asked)
+        except Exception as caught:
+            self._broken = explain(caught)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Ask about a batch of one."""
+        """Ask about a batch of one; an error in place of outcomes is one of all clips."""
+        if self._broken is not None:
+            return {"outcomes": _column(self._broken)}
         job: Job = pickle.loads(batch["job"][0])
         clip = pickle.loads(batch["clip"][0])
-        outcomes = all_failed(job, clip) if isinstance(clip, Exception) else self._ask(job, clip)
+        outcomes = all_failed(job, clip) if isinstance(clip, SeatsError) else self._ask(job, clip)
         return {"outcomes": _column([replace(outcome, caught=None) for outcome in outcomes])}
 
 
@@ -114,14 +126,18 @@ def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> 
 
     Raises:
         ModelError: Ray is not installed, or cannot be reached.
+        SeatsError: The model cannot be had, or a question cannot be asked of it.
         InterruptedRunError: Ctrl-C.
     """
-    ray = _begin()
+    ray = begin()
     own = "RAY_ADDRESS" not in os.environ
     try:
         data = _outcomes_of(ray, recipe, jobs, decoders)
         for row in data.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
-            yield from pickle.loads(row["outcomes"][0])
+            found = pickle.loads(row["outcomes"][0])
+            if isinstance(found, SeatsError):
+                raise found
+            yield from found
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted") from None
     finally:
@@ -129,7 +145,18 @@ def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> 
             ray.shutdown()
 
 
-def _begin() -> Any:
+def begin(n_cpus: int | None = None) -> Any:
+    """Connect to the cluster of ``RAY_ADDRESS``, or begin one here; nothing where that is done already.
+
+    Args:
+        n_cpus: Of a cluster that is begun; None: those of the machine.
+
+    Returns:
+        The module ``ray``.
+
+    Raises:
+        ModelError: Ray is not installed, or cannot be reached.
+    """
     # Nothing of what is done here is told to anyone, and its own notes are for its log files.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -141,7 +168,10 @@ def _begin() -> Any:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _without_greeting():
+                ray.init(
+                    num_cpus=n_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+                )
         except Exception as error:
             address = os.environ.get("RAY_ADDRESS", "this machine")
             raise ModelError(f"no Ray cluster at {address}: {error}", "see: ray status") from None
@@ -149,6 +179,27 @@ def _begin() -> Any:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     return ray
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep Ray's core from saying on stderr which log level it was given; all else is passed on."""
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if b"Set ray log level" not in line))
 
 
 def _outcomes_of(ray: Any, recipe: Recipe, jobs: Sequence[Job], decoders: int | None) -> Any:
@@ -170,7 +221,7 @@ def _outcomes_of(ray: Any, recipe: Recipe, jobs: Sequence[Job], decoders: int | 
     )
     return decoded.map_batches(
         Answerer,
-        fn_constructor_args=(recipe,),
+        fn_constructor_args=(recipe, distinct_questions(jobs)),
         compute=ray.data.ActorPoolStrategy(size=askers),
         **({"num_gpus": 1} if n_gpus else {"num_cpus": cores}),
         **common,

@@ -7,11 +7,14 @@ are tried once more, one at a time, by a child of their own: the one that kills 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,7 @@ from seats_cli.engine.admission import load_if_it_fits
 from seats_cli.engine.batch import Asker, Outcome, check_tasks, run
 from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
-from seats_cli.tasks import Job, Task
+from seats_cli.tasks import Job, Task, distinct_questions
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -73,15 +76,30 @@ class Recipe:
 
 @dataclass(slots=True)
 class _Child:
-    """A process, what it has in hand, and from which queue it is served."""
+    """A process, what it has in hand, and from which queue it is served.
+
+    Attributes:
+        in_hand: Jobs with those of their tasks of which nothing has been heard.
+        began: It has asked for a job.
+        ended: It has said that it is done.
+    """
 
     device: str
     process: SpawnProcess
     connection: Connection
     queue: deque[Job]
-    in_hand: list[list[Task]] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
+    in_hand: list[tuple[Job, list[Task]]] = field(default_factory=list)
+    began: bool = False
     ended: bool = False
+
+    def take(self, task: Task) -> None:
+        """Note that a task has an outcome."""
+        for place, (_, tasks) in enumerate(self.in_hand):
+            if task in tasks:
+                tasks.remove(task)
+                if not tasks:
+                    del self.in_hand[place]
+                return
 
 
 def run_on(devices: Sequence[str], recipe: Recipe, jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -113,8 +131,7 @@ class _Crew:
     def __init__(self, recipe: Recipe, jobs: Sequence[Job]) -> None:
         self._recipe = recipe
         self._left = deque(jobs)
-        # Of what is asked about many clips once is enough to know whether it can be.
-        self._asked = list({(task.question, task.choices): task for job in jobs for task in job.tasks}.values())
+        self._asked = distinct_questions(jobs)
         self._context = multiprocessing.get_context("spawn")
         self._children: list[_Child] = []
 
@@ -126,7 +143,8 @@ class _Crew:
             recipe = replace(recipe, readers=0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(recipe, theirs, self._asked), daemon=True)
-        process.start()
+        with _holding_ctrl_c():
+            process.start()
         theirs.close()
         self._children.append(_Child(device, process, ours, self._left if suspects is None else suspects))
 
@@ -144,16 +162,14 @@ class _Crew:
 
     def _heard(self, child: _Child, kind: str, content: Any) -> Iterator[Outcome]:
         if kind == NEXT:
+            child.began = True
             job = child.queue.popleft() if child.queue else None
             if job is not None:
-                child.jobs.append(job)
-                child.in_hand.append(list(job.tasks))
-            child.connection.send(job)
+                child.in_hand.append((job, list(job.tasks)))
+            with suppress(OSError):  # it has died meanwhile, and will be buried
+                child.connection.send(job)
         elif kind == OUTCOME:
-            for tasks in child.in_hand:
-                if content.task in tasks:
-                    tasks.remove(content.task)
-                    break
+            child.take(content.task)
             yield content
         elif kind == FATAL:
             raise content
@@ -166,22 +182,18 @@ class _Crew:
         child.connection.close()
         child.process.join()
         careful = child.queue is not self._left
-        open_jobs = [
-            replace(job, tasks=tuple(tasks)) for job, tasks in zip(child.jobs, child.in_hand, strict=True) if tasks
-        ]
         if child.ended:
             if careful and self._left:
                 self.start(child.device)
             return
-        if not child.jobs:
-            how = _ending(child.process.exitcode)
+        how = _ending(child.process.exitcode)
+        if not child.began:
             raise SeatsError(f"the process for {child.device} {how} before it began", "is there enough memory?")
+        open_jobs = deque(replace(job, tasks=tuple(tasks)) for job, tasks in child.in_hand)
         if careful:
-            error = SeatsError(f"the process that worked on it {_ending(child.process.exitcode)}, twice")
-            for job in open_jobs:
-                yield from (Outcome(task, None, error) for task in job.tasks)
-            open_jobs = []
-        suspects = deque(open_jobs) if not careful else child.queue
+            error = SeatsError(f"the process that worked on it {how}, twice")
+            yield from (Outcome(task, None, error) for job in open_jobs for task in job.tasks)
+        suspects = child.queue if careful else open_jobs
         if suspects:
             self.start(child.device, suspects)
         elif self._left:
@@ -193,7 +205,28 @@ class _Crew:
             child.process.terminate()
         for child in self._children:
             child.process.join(5)
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
             child.connection.close()
+
+
+@contextmanager
+def _holding_ctrl_c() -> Iterator[None]:
+    """Who is started in here has Ctrl-C blocked from its first moment, long before it could ignore it.
+
+    Ctrl-C goes to all processes of a terminal; this one, which hears of it after the block, ends the others.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Its start would unblock what is blocked here.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ending(code: int | None) -> str:
@@ -205,10 +238,18 @@ def _ending(code: int | None) -> str:
     return f"ended with code {code}"
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its children."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(recipe: Recipe, connection: Connection, tasks: Sequence[Task]) -> None:
     """In the child."""
-    # Ctrl-C goes to all processes of a terminal; the parent ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="seats-parent", daemon=True).start()
     lock = threading.Lock()
 
     def send(kind: str, content: Any = None) -> Any:
@@ -232,6 +273,7 @@ def _work(recipe: Recipe, connection: Connection, tasks: Sequence[Task]) -> None
     except (BrokenPipeError, EOFError, ConnectionResetError):
         return  # the parent has gone
     except BaseException as caught:
-        send(FATAL, explain(caught))
+        with suppress(OSError):
+            send(FATAL, explain(caught))
     finally:
         connection.close()

@@ -22,7 +22,7 @@ from seats_cli.engine.encode import window_batches
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
 from seats_cli.engine.stage_one import KeptClip, keep_windows
 from seats_cli.engine.store import ClipFacts, ClipStore, StoredClip, key_of
-from seats_cli.errors import MemoryLimitError, explain
+from seats_cli.errors import MemoryLimitError, SeatsError, explain
 from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel
@@ -157,16 +157,17 @@ def read_clip(
     """
     how = _Reading(loaded, open_clip, media, selection, cache, time.perf_counter())
     key = None if cache is None else key_of(Path(cache.path), loaded, media)
-    if cache is not None and key is not None:
-        stored = cache.store.load(key, saliency=True)
-        if stored is not None:
-            return _from_cache(how, stored, cache)
     try:
+        stored = None if cache is None or key is None else cache.store.load(key, saliency=True)
+        if cache is not None and stored is not None:
+            return _from_cache(how, stored, cache)
         return _read(how, key, WINDOWS_PER_BATCH)
     except Exception as caught:
-        if not isinstance(explain(caught), MemoryLimitError):
+        # What does not fit by our own count would not fit the second time.
+        if isinstance(caught, SeatsError) or not isinstance(explain(caught), MemoryLimitError):
             raise
     # Outside the handler: there the exception would hold the tensors of the first attempt.
+    stored = None
     release_memory()
     read = _read(how, key, 1)
     line = f"out of memory with {WINDOWS_PER_BATCH} windows encoded at once: encoded again, one at a time"

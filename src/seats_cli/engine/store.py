@@ -6,6 +6,7 @@ written is not kept, what is damaged is removed, and a warning says so.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -273,6 +274,12 @@ class ClipStore:
         self.warnings: list[str] = []
         shelf.claim(folder)
         shelf.sweep(folder)
+
+    def apart(self) -> ClipStore:
+        """The same cache for another thread: its warnings are its own."""
+        other = copy.copy(self)
+        other.warnings = []
+        return other
 
     def warn(self, line: str) -> None:
         """Note a line, once."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +19,9 @@ class HeldClip:
         images: uint8 [n_frames, height, width, 3]; None without picture.
         pts_seconds: When the source shows them.
         sound: float32 [n], 16 kHz.
+        warnings: As of the clip that was opened.
+        late_warnings: What was found wrong on the way through its frames; said after the last one.
+        decoding_seconds: What opening and decoding took.
     """
 
     path: str
@@ -31,31 +35,48 @@ class HeldClip:
     pts_seconds: tuple[float, ...]
     sound: Float32
     warnings: list[str] = field(default_factory=list)
+    late_warnings: tuple[str, ...] = ()
+    decoding_seconds: float = 0.0
+
+    def again(self) -> HeldClip:
+        """The same clip as freshly opened: what is noted about one is not noted about the other."""
+        return replace(self, warnings=list(self.warnings))
 
     def frames(self) -> Iterator[Frame]:
         """The frames of the plan."""
         images = () if self.images is None else self.images
         for index, (image, seconds) in enumerate(zip(images, self.pts_seconds, strict=True)):
             yield Frame(image, seconds, index)
+        self.warnings.extend(line for line in self.late_warnings if line not in self.warnings)
 
     def waveform(self) -> Float32:
         """The sound."""
         return self.sound
 
 
-def hold(clip: Clip, shrink: Callable[[Uint8], Uint8]) -> HeldClip:
+def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Callable[[Uint8], Uint8]]) -> HeldClip:
     """Decode a clip to its end.
 
     Args:
-        clip: Open.
-        shrink: Brings a frame [H, W, 3] to the size in which it will be looked at.
+        open_clip: Opens it.
+        shrink_for: Called with the open clip; gives what brings a frame [H, W, 3] to the size in which it will be
+            looked at. What it notes about the clip is for those who look to note.
 
     Raises:
         MediaError: It cannot be decoded.
     """
-    images, seconds = [], []
+    began = time.perf_counter()
+    clip = open_clip()
+    said = list(clip.warnings)
+    shrink = shrink_for(clip)
+    del clip.warnings[len(said) :]
+    images: Uint8 | None = None
+    seconds = []
     for frame in clip.frames():
-        images.append(shrink(frame.image))
+        image = shrink(frame.image)
+        if images is None:
+            images = np.empty((clip.plan.n_frames if clip.plan else 0, *image.shape), np.uint8)
+        images[frame.index] = image
         seconds.append(frame.pts_seconds)
     return HeldClip(
         path=clip.path,
@@ -65,8 +86,10 @@ def hold(clip: Clip, shrink: Callable[[Uint8], Uint8]) -> HeldClip:
         has_audio_track=clip.has_audio_track,
         seconds_video=clip.seconds_video,
         seconds_audio=clip.seconds_audio,
-        images=np.stack(images) if images else None,
+        images=images,
         pts_seconds=tuple(seconds),
         sound=clip.waveform(),
-        warnings=list(clip.warnings),
+        warnings=said,
+        late_warnings=tuple(clip.warnings[len(said) :]),
+        decoding_seconds=time.perf_counter() - began,
     )
