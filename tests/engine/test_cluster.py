@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
-from seats_cli.engine.batch import run
+from seats_cli.engine.batch import Asker, run
 from seats_cli.engine.processes import Recipe
 from seats_cli.errors import ModelError, UsageError
 from seats_cli.tasks import Task, jobs_of
@@ -100,18 +102,40 @@ def test_the_time_of_decoding_is_in_the_report_and_in_the_limit(checkpoint, fold
     seconds = outcome.report.seconds
     assert seconds.decode >= clip.decoding_seconds > 0
     assert seconds.answer >= seconds.first_token >= seconds.decode
-    from dataclasses import replace
-
     (outcome,) = asker(job, replace(clip, decoding_seconds=601.0))
     assert outcome.error.kind == "timeout"
     assert "600 s" in str(outcome.error)
 
 
-def test_on_ray_as_in_one_process(ray, checkpoint, folder):
-    jobs = jobs_of(tasks_of(folder), MediaOptions())
+class _Deadly(Asker):
+    def __call__(self, job, clip=None):
+        if "killer" in job.path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(job, clip)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlyRecipe(Recipe):
+    """A clip of one name kills who asks about it."""
+
+    def asker(self) -> Asker:
+        """As of a recipe."""
+        made = super(DeadlyRecipe, self).asker()
+        made.__class__ = _Deadly
+        return made
+
+
+def test_on_ray_as_in_one_process_but_for_a_clip_that_kills(ray, checkpoint, folder, tmp_path):
+    killer = tmp_path / "killer.mp4"
+    killer.write_bytes((folder / "both.mp4").read_bytes())
+    tasks, deadly = tasks_of(folder), Task(path=str(killer), question="What?")
     recipe = recipe_of(checkpoint)
-    found = told(cluster.run_on_ray(recipe, jobs, decoders=None))
-    assert found == told(run(recipe.asker(), jobs))
+    expected = told(run(recipe.asker(), jobs_of(tasks, MediaOptions())))
+    bad = DeadlyRecipe(loading=recipe.loading, selection=recipe.selection, generation=recipe.generation)
+    jobs = jobs_of([*tasks[:2], deadly, *tasks[2:]], MediaOptions())
+    found = told(cluster.run_on_ray(bad, jobs, decoders=None))
+    assert found.pop(deadly) == ("SeatsError", "the worker that it was given to died, twice")
+    assert found == expected
     assert ray.is_initialized()
 
 

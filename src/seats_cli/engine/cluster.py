@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -131,13 +132,20 @@ def run_on_ray(recipe: Recipe, jobs: Sequence[Job], *, decoders: int | None) -> 
     """
     ray = begin()
     own = "RAY_ADDRESS" not in os.environ
+    left = {job.tasks: job for job in jobs}
     try:
-        data = _outcomes_of(ray, recipe, jobs, decoders)
+        with warnings.catch_warnings():
+            # Ray means to drop ``max_task_retries`` in 2.64, and has nothing in its place so far.
+            warnings.filterwarnings("ignore", r".*ray_remote_args.* is deprecated")
+            data = _outcomes_of(ray, recipe, jobs, decoders)
         for row in data.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
             found = pickle.loads(row["outcomes"][0])
             if isinstance(found, SeatsError):
                 raise found
+            del left[tuple(outcome.task for outcome in found)]
             yield from found
+        for job in left.values():
+            yield from all_failed(job, SeatsError("the worker that it was given to died, twice"))
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted") from None
     finally:
@@ -165,7 +173,8 @@ def begin(n_cpus: int | None = None) -> Any:
         import ray.data
     except ImportError:
         raise ModelError("--engine ray needs Ray", "pip install 'seats-cli[ray]'") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Of a worker that dies there is an outcome, which says so.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
         try:
             with _without_greeting():
@@ -178,6 +187,8 @@ def begin(n_cpus: int | None = None) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    # What kills a worker, again and again, must not end the rest.
+    context.max_errored_blocks = -1
     return ray
 
 
@@ -211,18 +222,20 @@ def _outcomes_of(ray: Any, recipe: Recipe, jobs: Sequence[Job], decoders: int | 
     # On a single core without a GPU both kinds have to do with half of it.
     cores = 1.0 if spare else 0.5
     rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    common: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    # By default a clip that kills its worker is tried for ever. One in flight: others would share its fate.
+    common: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "max_task_retries": 1}
+    pool = partial(ray.data.ActorPoolStrategy, max_tasks_in_flight_per_actor=1)
     decoded = rows.map_batches(
         Decoder,
         fn_constructor_args=(recipe.loading, recipe.timeout_seconds),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_decoders),
+        compute=pool(min_size=1, max_size=n_decoders),
         num_cpus=cores,
         **common,
     )
     return decoded.map_batches(
         Answerer,
         fn_constructor_args=(recipe, distinct_questions(jobs)),
-        compute=ray.data.ActorPoolStrategy(size=askers),
+        compute=pool(size=askers),
         **({"num_gpus": 1} if n_gpus else {"num_cpus": cores}),
         **common,
     )
