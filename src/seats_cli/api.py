@@ -251,7 +251,7 @@ class Seats:
         from seats_cli.dataset import read_questions
         from seats_cli.engine.analytic import label_of
         from seats_cli.engine.evaluate import Evaluation, evaluate
-        from seats_cli.engine.pipeline import model_info, versions
+        from seats_cli.engine.marks import model_info, versions
         from seats_cli.evaluation import summarise
         from seats_cli.media import open_clip
 

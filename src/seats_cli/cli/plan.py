@@ -15,7 +15,7 @@ from seats_cli.cli.command import command
 from seats_cli.cli.console import NOBODY_READS, cell, fail, notice, show, write
 from seats_cli.cli.inputs import resolve_clips
 from seats_cli.cli.progress import Progress
-from seats_cli.cli.workload import FEWEST_TEXT_TOKENS, check_selection
+from seats_cli.cli.workload import Prompt, check_selection
 from seats_cli.config import GenerationOptions, MediaOptions, ModelOptions, SelectionOptions
 from seats_cli.errors import SeatsError, SomeFailedError, UsageError, counted, explain
 
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
 PROMPT = "Prompt"
 EXAMPLE = "seats plan clip.mp4"
 USUAL_TEXT_TOKENS = 80
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What will be asked: the question itself, or how many tokens of text there are around the clip."""
-
-    question: str | None
-    text_tokens: int
-
-    def __post_init__(self) -> None:
-        if self.text_tokens < FEWEST_TEXT_TOKENS:
-            raise UsageError(f"--text-tokens is {self.text_tokens}; a prompt has at least {FEWEST_TEXT_TOKENS}")
-        if self.question is not None and not self.question.strip():
-            raise UsageError("the question is empty", "leave --question out, or ask something")
 
 
 def _prompt(

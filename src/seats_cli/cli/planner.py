@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from seats_cli import __version__
-from seats_cli.cli.workload import is_named, spec_without_weights
+from seats_cli.cli.workload import Prompt, is_named, spec_without_weights
 from seats_cli.config import SPREADING_MAPS, MediaOptions, ModelOptions, SelectionOptions
 from seats_cli.engine.analytic import selection_info
 from seats_cli.engine.estimate import Estimate, Holding, Job, estimate, holding_of
@@ -20,7 +20,6 @@ from seats_cli.planning import PlanReport
 from seats_cli.report import ModelInfo, Versions
 
 if TYPE_CHECKING:
-    from seats_cli.cli.plan import Prompt
     from seats_cli.models.base import ModelSpec, OmniModel
     from seats_cli.planning import PlannedSeconds, Rates
 

@@ -23,6 +23,20 @@ FEWEST_TEXT_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What will be asked: the question itself, or how many tokens of text there are around the clip."""
+
+    question: str | None
+    text_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.text_tokens < FEWEST_TEXT_TOKENS:
+            raise UsageError(f"--text-tokens is {self.text_tokens}; a prompt has at least {FEWEST_TEXT_TOKENS}")
+        if self.question is not None and not self.question.strip():
+            raise UsageError("the question is empty", "leave --question out, or ask something")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A clip on disk, or frames and seconds made up.
 

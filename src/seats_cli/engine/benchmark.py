@@ -27,12 +27,11 @@ from seats_cli.engine.analytic import (
     workload_of,
 )
 from seats_cli.engine.encode import log_mel_of, patches_of
+from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.pipeline import (
     Prepared,
     flops_info,
-    model_info,
     read_prompt,
-    versions,
 )
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
 from seats_cli.layout import Layout, Modality

@@ -15,6 +15,7 @@ from seats_cli.media.source import check_path
 from seats_cli.models import placement
 from seats_cli.models.loading import LoadedModel, choose_dtype, find
 from seats_cli.models.settings import SETTINGS_FILE
+from seats_cli.report import ModelInfo, Versions
 
 SAMPLE_BYTES = 1 << 16
 MODEL_FILES = {".json", ".jinja", ".safetensors", ".toml", ".txt"}
@@ -40,14 +41,32 @@ def sample_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def model_info(loaded: LoadedModel) -> ModelInfo:
+    """The model, as the report names it."""
+    return ModelInfo(
+        id=loaded.model_id,
+        revision=loaded.revision,
+        weights=loaded.weights,
+        dtype=loaded.dtype,
+        device=loaded.device,
+        attention=loaded.attention,
+        quant=loaded.quant,
+    )
+
+
+def versions() -> Versions:
+    """Of this package and of what computes."""
+    import torch
+    import transformers
+
+    return Versions(seats=__version__, torch=torch.__version__, transformers=transformers.__version__)
+
+
 def model_mark(loaded: LoadedModel) -> dict[str, Any]:
     """The model, and what is in its folder: it may have been trained further under the same name.
 
     Of a Hub model the commit says what is there, but its settings may not have been fetched with the rest.
     """
-    # The pipeline uses what is kept under these marks.
-    from seats_cli.engine.pipeline import model_info
-
     return {**asdict(model_info(loaded)), "files": _files_mark(loaded.folder, loaded.revision)}
 
 

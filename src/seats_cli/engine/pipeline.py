@@ -15,6 +15,7 @@ from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import flops_of, plan_of, selection_info, token_counts
 from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tokens, decode
 from seats_cli.engine.encode import Batches
+from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.prefill import Prefill, prefill
 from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
 from seats_cli.engine.reading import Cached, ReadClip, method_for, read_clip
@@ -27,10 +28,8 @@ from seats_cli.models.loading import LoadedModel
 from seats_cli.report import (
     Choice,
     FlopsInfo,
-    ModelInfo,
     Report,
     Seconds,
-    Versions,
 )
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
@@ -362,19 +361,6 @@ def _choose(
     return Written(best, 1, "choice", choices, warnings=scored_warnings(model, filled.logits, options))
 
 
-def model_info(loaded: LoadedModel) -> ModelInfo:
-    """The model, as the report names it."""
-    return ModelInfo(
-        id=loaded.model_id,
-        revision=loaded.revision,
-        weights=loaded.weights,
-        dtype=loaded.dtype,
-        device=loaded.device,
-        attention=loaded.attention,
-        quant=loaded.quant,
-    )
-
-
 def flops_info(loaded: LoadedModel, layout: Layout, prompted: Prompted) -> FlopsInfo:
     """Cost of this run beside that of a full one."""
     spec = loaded.model.spec
@@ -386,12 +372,3 @@ def flops_info(loaded: LoadedModel, layout: Layout, prompted: Prompted) -> Flops
         prompted.encoded.encoder_flops,
         prompted.encoded.selection_flops + scoring,
     )
-
-
-def versions() -> Versions:
-    """Of this package and of what computes."""
-    import transformers
-
-    from seats_cli import __version__
-
-    return Versions(seats=__version__, torch=torch.__version__, transformers=transformers.__version__)

@@ -19,7 +19,8 @@ from seats_cli.dataset import Question
 from seats_cli.engine.analytic import FULL, plan_of
 from seats_cli.engine.decode import TextStream, choice_tokens, decode
 from seats_cli.engine.evaluate import Evaluation, OnError, Source, by_clip, check_questions, read_clip
-from seats_cli.engine.pipeline import layout_of, model_info, versions
+from seats_cli.engine.marks import model_info, versions
+from seats_cli.engine.pipeline import layout_of
 from seats_cli.engine.prefill import Prefill, Rows, causal_mask, first_rows, layer_device, prefill
 from seats_cli.engine.prepare import position_warning
 from seats_cli.engine.reading import method_for
