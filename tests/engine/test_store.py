@@ -16,9 +16,11 @@ import torch
 
 from seats_cli.config import MediaOptions, ModelOptions, SelectionOptions
 from seats_cli.engine import marks, shelf
-from seats_cli.engine.encode import select_windows, window_batches
-from seats_cli.engine.pipeline import Settings, method_for, prepare
+from seats_cli.engine.encode import window_batches
+from seats_cli.engine.pipeline import Settings, prepare
 from seats_cli.engine.prepare import media_info
+from seats_cli.engine.reading import method_for
+from seats_cli.engine.stage_one import select_windows
 from seats_cli.engine.store import ClipFacts, ClipStore, key_of
 from seats_cli.errors import MediaError, UsageError
 from seats_cli.layout import Modality
