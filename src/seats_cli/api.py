@@ -199,7 +199,7 @@ class Seats:
         from seats_cli.engine.analytic import check_settings
         from seats_cli.engine.batch import Asker, check_tasks, run
         from seats_cli.media import open_clip
-        from seats_cli.tasks import jobs_of
+        from seats_cli.tasks import distinct_questions, jobs_of
 
         selection = selection or self.selection
         check_settings(self.loaded.model.spec, [selection])
@@ -212,7 +212,7 @@ class Seats:
             store=self.store,
         )
         jobs = jobs_of(tasks, media or self.media)
-        check_tasks(asker, (task for job in jobs for task in job.tasks))
+        check_tasks(asker, distinct_questions(jobs))
         return run(asker, jobs, readers=readers)
 
     def evaluate(

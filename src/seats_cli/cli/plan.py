@@ -51,10 +51,7 @@ def _prompt(
 
 def _failure_line(path: str, error: SeatsError) -> str:
     """The JSON line of a clip that cannot be planned for."""
-    from seats_cli.report import SCHEMA_VERSION
-
-    def writable(text: str) -> str:
-        return text.encode("utf-8", "backslashreplace").decode()
+    from seats_cli.report import SCHEMA_VERSION, writable
 
     told = {"message": writable(str(error)), "hint": writable(error.hint), "exit_code": error.exit_code}
     content = {

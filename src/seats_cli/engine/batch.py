@@ -154,8 +154,6 @@ class Asker:
         generation = task.generation(self.generation)
         settings = Settings(selection=self.selection, generation=generation)
         with self._limit(read.wall_seconds):
-            if task.choices:
-                check_question(self.loaded.model, task.question, generation)
             report = reply(self.loaded, read, task.question, settings)
         if report.finish_reason == "interrupted":
             raise KeyboardInterrupt
@@ -187,15 +185,14 @@ def all_failed(job: Job, caught: Exception) -> Iterator[Outcome]:
 def check_tasks(asker: Asker, tasks: Iterable[Task]) -> None:
     """Find out before anything is read what cannot be asked of this model.
 
+    Args:
+        asker: Has it.
+        tasks: One for each question is enough: ``distinct_questions``.
+
     Raises:
         UsageError: A question holds a special token, or choices cannot be told apart; names where it was given.
     """
-    seen = set()
     for task in tasks:
-        asked = task.question, task.choices
-        if asked in seen:
-            continue
-        seen.add(asked)
         try:
             check_question(asker.loaded.model, task.question, task.generation(asker.generation))
         except UsageError as error:

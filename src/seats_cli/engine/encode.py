@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from seats_cli import cost
-from seats_cli.engine.prepare import HOP_SAMPLES, ClipShape
+from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape
 from seats_cli.layout import Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.base import Encoded, OmniModel
@@ -214,7 +214,7 @@ def window_batches(
     watch: Stopwatch,
     *,
     saliency: bool,
-    windows_per_batch: int = 8,
+    windows_per_batch: int = WINDOWS_PER_BATCH,
 ) -> dict[Modality, Iterator[WindowBatch]]:
     """Encode a clip as its batches are asked for, sound apart from picture.
 

@@ -20,7 +20,14 @@ from seats_cli.engine.analytic import (
     synthetic_prompt,
     token_counts,
 )
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.engine.prepare import (
+    MOST_SPARE_TOKENS,
+    WINDOWS_PER_BATCH,
+    ClipShape,
+    clip_shape,
+    lay_out,
+    position_warning,
+)
 from seats_cli.geometry import TextGeometry
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.outline import with_less
@@ -30,10 +37,6 @@ from seats_cli.planning import MemoryInfo
 from seats_cli.report import FlopsInfo, TokenCounts
 from seats_cli.selection.schedule import DRAWN_FROM_CLIP, TokenPlan
 
-WINDOWS_PER_BATCH = 8
-"""Of the picture, as ``encode`` takes them; of the sound four times as many."""
-MOST_ROOM_TOKENS = 1024
-"""The cache makes room for no more answer tokens ahead (``pipeline.spare_for``)."""
 LIBRARIES_BYTES = 850 << 20
 """Python, torch, transformers and FFmpeg in a process on the CPU; of a GPU PyTorch's allocations alone count."""
 CPU_SLACK = 1.4
@@ -149,7 +152,7 @@ def weight_bytes(spec: ModelSpec, holding: Holding) -> tuple[int, int]:
 
 def room_tokens(max_new_tokens: int) -> int:
     """Answer tokens that the cache makes room for ahead."""
-    return min(max_new_tokens, MOST_ROOM_TOKENS)
+    return min(max_new_tokens, MOST_SPARE_TOKENS)
 
 
 def estimate(job: Job) -> Estimate:

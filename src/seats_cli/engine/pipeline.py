@@ -17,7 +17,7 @@ from seats_cli.engine.decode import TextStream, choice_probabilities, choice_tok
 from seats_cli.engine.encode import Batches
 from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.prefill import Prefill, prefill
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, position_warning
+from seats_cli.engine.prepare import MOST_SPARE_TOKENS, ClipShape, clip_shape, lay_out, position_warning
 from seats_cli.engine.reading import Cached, ReadClip, method_for, read_clip
 from seats_cli.engine.stage_one import EncodedClip, encode, select_windows, with_text
 from seats_cli.engine.thinking import Splitter, Trimmed, prompt_of, scored_warnings, thinks
@@ -35,7 +35,6 @@ from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
 from seats_cli.timing import PeakMemory, Stopwatch
 
-MOST_SPARE_TOKENS = 1024
 OnTrace = Callable[[dict[str, torch.Tensor], Layout, TokenPlan], None]
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 HOP_SAMPLES = 160
 """Samples of 16 kHz sound per log-mel frame."""
+WINDOWS_PER_BATCH = 8
+"""Windows of the picture that are encoded at once; of the sound four times as many."""
+MOST_SPARE_TOKENS = 1024
+"""The cache makes room for no more answer tokens ahead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from seats_cli.config import MediaOptions, SelectionOptions
 from seats_cli.engine.admission import check_clip_fits
 from seats_cli.engine.analytic import plan_of, synthetic_prompt
 from seats_cli.engine.encode import window_batches
-from seats_cli.engine.prepare import ClipShape, clip_shape, lay_out, media_info
+from seats_cli.engine.prepare import WINDOWS_PER_BATCH, ClipShape, clip_shape, lay_out, media_info
 from seats_cli.engine.stage_one import KeptClip, keep_windows
 from seats_cli.engine.store import ClipFacts, ClipStore, StoredClip, key_of
 from seats_cli.errors import MemoryLimitError, SeatsError, explain
@@ -32,9 +32,6 @@ from seats_cli.selection import METHODS, get_method
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
 from seats_cli.timing import Stopwatch
-
-WINDOWS_PER_BATCH = 8
-"""Windows of the picture that are encoded at once; of the sound four times as many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from seats_cli.engine.encode import Batches, WindowBatch, window_batches
-from seats_cli.engine.prepare import ClipShape
+from seats_cli.engine.prepare import WINDOWS_PER_BATCH, ClipShape
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel
@@ -195,7 +195,7 @@ def encode(
     method: SelectionMethod,
     watch: Stopwatch,
     *,
-    windows_per_batch: int = 8,
+    windows_per_batch: int = WINDOWS_PER_BATCH,
 ) -> EncodedClip:
     """Encode a clip and let the method choose, batch by batch, what the language model will see.
 
