@@ -124,16 +124,13 @@ def spec_without_weights(options: ModelOptions) -> tuple[type[OmniModel], ModelS
     Raises:
         ModelError: There is none.
     """
-    from seats_cli.models import family_of, named_architecture
-    from seats_cli.models.checkpoint import find_config
-    from seats_cli.models.settings import with_settings
+    from seats_cli.models import named_architecture
+    from seats_cli.models.specs import spec_of_checkpoint
 
     if is_named(options):
         family, config = named_architecture(options.model)
         return family, family.spec_of(options.model, config)
-    model_type, config, settings = find_config(options)
-    family = family_of(model_type)
-    return family, with_settings(family.spec_of(options.model, config), settings)
+    return spec_of_checkpoint(options)
 
 
 def check_selection(options: ModelOptions, *settings: SelectionOptions) -> None:

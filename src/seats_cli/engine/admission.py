@@ -6,11 +6,11 @@ from seats_cli.config import SPREADING_MAPS, MediaOptions, ModelOptions, Selecti
 from seats_cli.engine.estimate import Holding, Job, holding_of
 from seats_cli.engine.room import check_clip, check_weights, device_bytes
 from seats_cli.media.types import Clip
-from seats_cli.models import family_of, loading, placement
-from seats_cli.models.checkpoint import find_config, look
+from seats_cli.models import loading, placement
+from seats_cli.models.checkpoint import look
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.quantisation import describe
-from seats_cli.models.settings import with_settings
+from seats_cli.models.specs import spec_of_checkpoint
 
 LEAST_TEXT_TOKENS = 16
 """Of any prompt; more is not known before the question is."""
@@ -31,9 +31,7 @@ def load_if_it_fits(options: ModelOptions) -> LoadedModel:
 
 def _check_weights(options: ModelOptions) -> None:
     device = placement.place(options).device
-    model_type, config, settings = find_config(options)
-    family = family_of(model_type)
-    spec = with_settings(family.spec_of(options.model, config), settings)
+    _, spec = spec_of_checkpoint(options)
     already = look(options).quantization
     quantised = None if already is None else describe(already)
     holding = holding_of(options, on_gpu=device.type != "cpu", quantised=quantised)

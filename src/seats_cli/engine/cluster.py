@@ -29,11 +29,9 @@ from seats_cli.errors import InterruptedRunError, ModelError, SeatsError, explai
 from seats_cli.media import open_clip
 from seats_cli.media.held import HeldClip, hold
 from seats_cli.media.types import Clip, Uint8
-from seats_cli.models import family_of
 from seats_cli.models.base import ModelSpec, OmniModel
-from seats_cli.models.checkpoint import find_config
 from seats_cli.models.preprocess import resize
-from seats_cli.models.settings import with_settings
+from seats_cli.models.specs import spec_of_checkpoint
 from seats_cli.tasks import Job, Task, distinct_questions
 from seats_cli.timelimit import time_limit
 
@@ -71,9 +69,7 @@ class Decoder:
 
     @cached_property
     def _model(self) -> tuple[type[OmniModel], ModelSpec]:
-        model_type, config, settings = find_config(self._loading)
-        family = family_of(model_type)
-        return family, with_settings(family.spec_of(self._loading.model, config), settings)
+        return spec_of_checkpoint(self._loading)
 
     def _shrink_for(self, clip: Clip, media: MediaOptions) -> Callable[[Uint8], Uint8]:
         size = clip_shape(clip, len(clip.waveform()), *self._model, media).frame_size
