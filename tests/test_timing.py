@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,60 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return events
 
 
+def test_with_several_devices_the_clock_is_read_only_after_synchronising(journal: list[str]) -> None:
+    watch = Stopwatch(["cuda:1", "cpu", "cuda:0"])
+    with watch("encode"):
+        journal.append("work")
+    both = ["synchronize cuda:1", "synchronize cuda:0"]
+    assert journal == [*both, "clock", "work", *both, "clock"]
+
+
+class FakeEvents:
+    """In place of CUDA's: an event notes how much work was queued before it, a second each."""
+
+    def __init__(self, journal: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        class Event:
+            def __init__(self, *, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self, stream: str) -> None:
+                assert stream == "stream of cuda:1"
+                self.after = journal.count("work")
+
+            def synchronize(self) -> None:
+                journal.append("wait")
+
+            def elapsed_time(self, other: Event) -> float:
+                return 1000.0 * (other.after - self.after)
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+
+
 @pytest.mark.parametrize("device", ["cuda:1", torch.device("cuda", 1), ["cpu", "cuda:1"]])
-def test_clock_is_read_only_after_synchronising(journal: list[str], device: Any) -> None:
+def test_on_one_device_nothing_waits_until_the_seconds_are_asked_for(
+    journal: list[str], device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeEvents(journal, monkeypatch)
     watch = Stopwatch(device)
     with watch("encode"):
         journal.append("work")
-    assert journal == ["synchronize cuda:1", "clock", "work", "synchronize cuda:1", "clock"]
+    with suppress(ZeroDivisionError), watch("select"):
+        journal.extend(["work", "work"])
+        raise ZeroDivisionError
+    with watch("encode"), watch("select"):
+        journal.append("work")
+    assert set(journal) == {"work"}
+    assert watch.seconds == {"encode": 2.0, "select": 3.0} == watch.seconds
+    assert journal.count("wait") == 4
+
+
+def test_what_the_host_does_beside_is_timed_by_its_clock(journal: list[str]) -> None:
+    watch = Stopwatch("cuda:1")
+    with watch.host("decode"):
+        journal.append("work")
+    assert journal == ["clock", "work", "clock"]
+    assert watch.seconds == {"decode": 1.0}
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), "meta", []])

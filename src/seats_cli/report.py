@@ -134,7 +134,11 @@ class FlopsInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds:
-    """Time per stage; 0 where there was nothing to do, None where it was not measured."""
+    """Time per stage; 0 where there was nothing to do, None where it was not measured.
+
+    The picture is decoded while what is there of it is encoded, so stages may add up to more than the way to the
+    first token.
+    """
 
     decode: float | None = None
     encode: float | None = None

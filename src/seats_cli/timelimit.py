@@ -28,7 +28,7 @@ class _Limit:
 
 # Of this thread alone: a new thread begins without a limit.
 _limit: ContextVar[_Limit | None] = ContextVar("time limit", default=None)
-_stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+_stops: ContextVar[tuple[threading.Event, ...]] = ContextVar("stops", default=())
 
 
 @contextmanager
@@ -55,16 +55,16 @@ def time_limit(seconds: float | None, *, of: float | None = None) -> Iterator[No
 
 @contextmanager
 def stoppable(stop: threading.Event) -> Iterator[None]:
-    """Let another thread end the block: from ``check_time``, once the event is set.
+    """Let another thread end the block: from ``check_time``, once the event is set; nested ones all count.
 
     Args:
         stop: Set by whoever no longer wants the result.
     """
-    token = _stop.set(stop)
+    token = _stops.set((*_stops.get(), stop))
     try:
         yield
     finally:
-        _stop.reset(token)
+        _stops.reset(token)
 
 
 def seconds_left() -> float | None:
@@ -80,8 +80,7 @@ def check_time() -> None:
         TimeLimitError: It is over.
         InterruptedRunError: The work was called off.
     """
-    stop = _stop.get()
-    if stop is not None and stop.is_set():
+    if any(stop.is_set() for stop in _stops.get()):
         raise InterruptedRunError("interrupted")
     limit = _limit.get()
     if limit is not None and time.monotonic() >= limit.deadline_seconds:

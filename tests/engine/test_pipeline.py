@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,8 +189,8 @@ def test_choices_are_checked_before_the_work(loaded: LoadedModel, monkeypatch: p
 
 def test_warnings_of_the_clip_reach_the_report(loaded: LoadedModel) -> None:
     class Damaged(ArrayClip):
-        def frames(self) -> Iterator[object]:
-            yield from super().frames()
+        def frames(self, shrink: Any = None) -> Iterator[object]:
+            yield from super().frames(shrink)
             self.warnings.append("the last frames were damaged")
 
     template, media = clip_for(loaded, *SHAPES["both"])

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from seats_cli import cost
@@ -26,7 +24,7 @@ from seats_cli.engine.analytic import (
     token_counts,
     workload_of,
 )
-from seats_cli.engine.encode import log_mel_of, patches_of
+from seats_cli.engine.encode import log_mel_of, patches_of, shrink_to
 from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.pipeline import (
     Prepared,
@@ -172,8 +170,8 @@ def _whole(bench: Workbench, clip: Clip) -> tuple[torch.Tensor | None, torch.Ten
     model, shape = bench.loaded.model, bench.shape
     patches = mel = None
     if shape.video is not None and shape.frame_size is not None:
-        images: list[npt.NDArray[np.uint8]] = [frame.image for frame in clip.frames()]
-        patches = patches_of(model, images, shape.frame_size)
+        images = [torch.from_numpy(frame.image) for frame in clip.frames(shrink_to(shape.frame_size))]
+        patches = patches_of(model, torch.stack(images).to(model.device))
     if shape.n_audio_tokens:
         mel = log_mel_of(model, clip.waveform())
     return patches, mel

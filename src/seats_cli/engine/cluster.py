@@ -19,10 +19,10 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from seats_cli.config import MediaOptions, ModelOptions
 from seats_cli.engine.batch import Outcome, all_failed, check_tasks
+from seats_cli.engine.encode import shrink_to
 from seats_cli.engine.prepare import clip_shape
 from seats_cli.engine.processes import Recipe
 from seats_cli.errors import InterruptedRunError, ModelError, SeatsError, explain
@@ -30,7 +30,6 @@ from seats_cli.media import open_clip
 from seats_cli.media.held import HeldClip, hold
 from seats_cli.media.types import Clip, Uint8
 from seats_cli.models.base import ModelSpec, OmniModel
-from seats_cli.models.preprocess import resize
 from seats_cli.models.specs import spec_of_checkpoint
 from seats_cli.tasks import Job, Task, distinct_questions
 from seats_cli.timelimit import time_limit
@@ -73,14 +72,7 @@ class Decoder:
 
     def _shrink_for(self, clip: Clip, media: MediaOptions) -> Callable[[Uint8], Uint8]:
         size = clip_shape(clip, len(clip.waveform()), *self._model, media).frame_size
-
-        def shrink(image: Uint8) -> Uint8:
-            if size is None:
-                return image
-            small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].numpy()
-            return small
-
-        return shrink
+        return shrink_to(size) if size is not None else lambda image: image
 
 
 class Answerer:

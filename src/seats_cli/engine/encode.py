@@ -6,18 +6,21 @@ lets go of it before the next one is decoded: memory is bounded by what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from seats_cli import cost
+from seats_cli.engine.ahead import Ahead, OnTheWay, Uploader
 from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape
 from seats_cli.layout import Modality
-from seats_cli.media.types import Clip
+from seats_cli.media.types import Clip, Frame, Uint8
 from seats_cli.models.base import Encoded, OmniModel
 from seats_cli.models.preprocess import log_mel, patchify, resize
 from seats_cli.selection.base import EncodedWindows
@@ -89,15 +92,25 @@ def _window_ranges(
         first = last
 
 
-def patches_of(model: OmniModel, images: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
-    """Frames [H, W, 3] of whole grids -> patches on the model's device, in its precision.
+def shrink_to(size: tuple[int, int]) -> Callable[[Uint8], Uint8]:
+    """What brings a picture, uint8 [H, W, 3], to ``size`` = (height, width), where it was decoded.
 
-    Of the frames as they come out of the file there is one at a time: they may be large.
+    Large pictures would fill what waits for a GPU, and the processor of transformers resizes on the CPU too.
     """
+
+    def shrink(image: Uint8) -> Uint8:
+        small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].contiguous().numpy()
+        return small
+
+    return shrink
+
+
+def patches_of(model: OmniModel, frames: torch.Tensor) -> torch.Tensor:
+    """Frames of whole grids, uint8 [n, H, W, 3] of the size wanted -> patches, in the model's precision."""
     vision, norm = model.spec.geometry.vision, model.pixel_norm
     patches = patchify(
-        torch.cat([resize(torch.from_numpy(image)[None].to(model.device), size) for image in images]),
-        size,
+        frames,
+        (frames.shape[1], frames.shape[2]),
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
         merge_size=vision.merge_size,
@@ -120,35 +133,48 @@ def log_mel_of(model: OmniModel, waveform: npt.NDArray[np.float32]) -> torch.Ten
     return mel.to(model.dtype)
 
 
+@torch.inference_mode()
+def _pictures(
+    model: OmniModel, clip: Clip, size: tuple[int, int], n_frames: Sequence[int], watch: Stopwatch
+) -> Generator[OnTheWay]:
+    """Batches of so many frames, of their final size; an odd last one is shown twice."""
+    upload = Uploader(model.device)
+    # No longer than the batches: one who does not come to the end must not wait for it.
+    with closing(cast("Generator[Frame]", clip.frames(shrink_to(size)))) as frames:
+        for n in n_frames:
+            with watch.host("decode"):
+                images = [torch.from_numpy(frame.image) for frame in islice(frames, n)]
+                batch = upload(torch.stack(images))
+            del images
+            yield batch
+        next(frames, None)  # past its last frame a clip says what was wrong on the way
+
+
 def _video_batches(
     model: OmniModel,
-    clip: Clip,
+    pictures: Iterator[OnTheWay],
     shape: ClipShape,
     sizes: tuple[int, ...],
+    ranges: Sequence[tuple[int, int]],
     watch: Stopwatch,
     *,
     saliency: bool,
-    per_batch: int,
 ) -> Iterator[WindowBatch]:
-    video, size = shape.video, shape.frame_size
-    if video is None or size is None:
+    video, vision = shape.video, model.spec.geometry.vision
+    if video is None:
         return
-    vision = model.spec.geometry.vision
-    frames = clip.frames()
-    for first, last in _window_ranges(sizes, per_batch):
+    for first, last in ranges:
         n_grids = sum(sizes[first:last]) // video.tokens_per_grid
-        with watch("decode"):
-            wanted = islice(frames, vision.temporal_patch_size * n_grids)
-            patches = patches_of(model, (frame.image for frame in wanted), size)
+        frames = next(pictures)
         grid = (n_grids, video.rows * vision.merge_size, video.columns * vision.merge_size)
         check_time()
         with model.encoding, watch("encode"):
-            encoded = model.encode_video(patches, grid, saliency=saliency)
+            encoded = model.encode_video(patches_of(model, frames.here()), grid, saliency=saliency)
         flops = cost.vision_flops(vision, grid[1:], n_grids)
         unit, n_tokens = vision.merge_size**2, n_grids * video.tokens_per_grid
         work = _SaliencyWork(unit * n_tokens, unit, vision.hidden, vision.fused_qkv)
         yield _batch(Modality.VIDEO, first, sizes[first:last], encoded, flops, work, watch)
-    next(frames, None)  # past its last frame a clip says what was wrong on the way
+    next(pictures, None)
 
 
 def _mel_frames(sizes: tuple[int, ...], per_window_tokens: int, per_window_frames: int) -> list[int]:
@@ -169,7 +195,7 @@ def _audio_batches(
     spec, audio = model.spec, model.spec.geometry.audio
     if not sum(sizes):
         return
-    with watch("decode"):
+    with watch("encode"):
         mel = log_mel_of(model, waveform)
     starts = _mel_frames(sizes, spec.layout.positions_per_window, spec.mel_frames_per_window)
     # The last window with sound ends where the sound does; windows after it have none.
@@ -233,7 +259,27 @@ def window_batches(
         Modality.AUDIO: _audio_batches(
             model, waveform, sound, watch, saliency=saliency, per_batch=4 * windows_per_batch
         ),
-        Modality.VIDEO: _video_batches(
+        Modality.VIDEO: _pictured(
             model, clip, shape, picture, watch, saliency=saliency, per_batch=windows_per_batch
         ),
     }
+
+
+def _pictured(
+    model: OmniModel,
+    clip: Clip,
+    shape: ClipShape,
+    sizes: tuple[int, ...],
+    watch: Stopwatch,
+    *,
+    saliency: bool,
+    per_batch: int,
+) -> Iterator[WindowBatch]:
+    """Begin to decode at once, in another thread: sound may be encoded first."""
+    if shape.video is None or shape.frame_size is None:
+        return iter(())
+    ranges = list(_window_ranges(sizes, per_batch))
+    per_token = model.spec.geometry.vision.temporal_patch_size / shape.video.tokens_per_grid
+    n_frames = [round(sum(sizes[first:last]) * per_token) for first, last in ranges]
+    pictures = Ahead(_pictures(model, clip, shape.frame_size, n_frames, watch))
+    return _video_batches(model, pictures, shape, sizes, ranges, watch, saliency=saliency)

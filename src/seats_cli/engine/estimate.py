@@ -6,6 +6,7 @@ held for a moment, as the modules of transformers and our own loops allocate it;
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -249,21 +250,26 @@ def _encoder_bytes(job: Job, shape: ClipShape, layout: Layout) -> int:
 def _video_bytes(job: Job, shape: ClipShape, layout: Layout) -> int:
     if shape.video is None:
         return 0
-    vision, size, video = job.spec.geometry.vision, job.holding.value_bytes, job.clip.video
+    vision, size = job.spec.geometry.vision, job.holding.value_bytes
     windows = [n for n in layout.window_sizes[Modality.VIDEO] if n][:WINDOWS_PER_BATCH]
     unit = vision.merge_size**2
     patches, frames = sum(windows) * unit, vision.temporal_patch_size * sum(windows) // shape.video.tokens_per_grid
     values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    source = frames * video.width * video.height * 3 if video is not None else 0
-    # A batch's frames and patches stay until the next one's are there. On a GPU the resize computes in float32.
-    held = source + patches * values * size
-    pixels = source * (4 if job.holding.on_gpu else 1) + patches * values * (4 + 4)
+    # One batch of resized frames is encoded, one waits and one is made; the patches of one are there.
+    held = 3 * frames * math.prod(shape.frame_size or ()) * 3 + patches * values * size
+    pixels = patches * values * (4 + 4) + _picture_bytes(job)
     inner = (3 if vision.gated else 2) * vision.intermediate * size
     attention = 6 * vision.hidden * size + 4 * vision.hidden * 4
     layers = patches * (3 * vision.hidden * size + max(inner, attention))
     widest = max(windows) * unit
     maps = 3 * min(MAP_BYTES, len(windows) * widest**2 * 4) + patches * 4 * vision.hidden * size
     return held + max(pixels, layers, maps if job.selection.method == "seats" else 0)
+
+
+def _picture_bytes(job: Job) -> int:
+    """A frame as it comes out of the file, and as it is turned and resized; never on a GPU."""
+    video = job.clip.video
+    return 0 if video is None or job.holding.on_gpu else 2 * 3 * video.width * video.height
 
 
 def _audio_bytes(job: Job, shape: ClipShape) -> int:

@@ -33,7 +33,7 @@ from seats_cli.report import (
 )
 from seats_cli.selection.base import SelectionMethod
 from seats_cli.selection.schedule import TokenPlan
-from seats_cli.timing import PeakMemory, Stopwatch
+from seats_cli.timing import PeakMemory, Stopwatch, synchronize
 
 OnTrace = Callable[[dict[str, torch.Tensor], Layout, TokenPlan], None]
 
@@ -272,7 +272,7 @@ def reply(
     encoded = with_text(model, layout, read.kept)
     method = method_for(loaded, read.plan, settings.selection)
     prompted = _prefilled(loaded, layout, encoded, method, settings.selection, watch, spare_for(generation))
-    first_token = time.perf_counter() - began
+    first_token = _seconds_since(began, model)
     written = write_answer(loaded, layout, prompted.prefill, generation, on_text, on_thinking)
     if on_trace is not None:
         on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, layout, read.plan)
@@ -300,6 +300,12 @@ def reply(
         versions=versions(),
         warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),
     )
+
+
+def _seconds_since(began: float, model: OmniModel) -> float:
+    """Until all that was asked of its devices is done."""
+    synchronize(model.devices)
+    return time.perf_counter() - began
 
 
 def _seconds(seconds: Mapping[str, float], first_token: float, answer: float) -> Seconds:

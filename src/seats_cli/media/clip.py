@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from seats_cli.media.frames import Losses, pick_frames, to_rgb
 from seats_cli.media.outline import DAMAGED_HINT, Picture, Sketch, sketch_clip, unheard
 from seats_cli.media.probe import NO_AUDIO_TRACK, Probe
 from seats_cli.media.sampling import Part
-from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, VideoInfo
+from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, Uint8, VideoInfo
 from seats_cli.timelimit import check_time
 
 
@@ -47,7 +47,7 @@ class FileClip:
         """float32 [n], mono, 16 kHz, from the start of the used part; empty if nothing is to be heard."""
         return self._waveform
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
         """Decode and yield exactly ``plan.n_frames`` frames in order; callable again.
 
         The file is open while the iterator is alive and closed when it ends, fails or is closed.
@@ -69,6 +69,7 @@ class FileClip:
                 # A slow source serves several times with one picture, which is converted once.
                 if ticks != shown_ticks:
                     image, shown_ticks = to_rgb(self.path, decoded, track.first, losses), ticks
+                    image = image if shrink is None else shrink(image)
                 pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
                 yield Frame(image, pts_seconds, index)
         self._warn(losses.lines())

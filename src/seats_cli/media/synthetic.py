@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,12 +118,13 @@ class NoiseClip:
         """Whether it has sound."""
         return self._n_samples > 0
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
         """Yield ``plan.n_frames`` frames, uint8 [height, width, 3]; callable again."""
         if self.plan is None:
             return
         for index, time_seconds in enumerate(self.plan.times_seconds.tolist()):
-            yield Frame(self._picture(time_seconds), time_seconds, index)
+            image = self._picture(time_seconds)
+            yield Frame(image if shrink is None else shrink(image), time_seconds, index)
 
     def _picture(self, time_seconds: float) -> Uint8:
         scene, progress = divmod(time_seconds / _SECONDS_PER_SCENE, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -208,8 +208,12 @@ class Outline(Protocol):
 class Clip(Outline, Protocol):
     """What the engine needs of a clip, be it a file or made up; ``audio`` is None when ``waveform()`` is empty."""
 
-    def frames(self) -> Iterator[Frame]:
-        """Exactly ``plan.n_frames`` frames in order, decoded as they are asked for; callable again."""
+    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
+        """Exactly ``plan.n_frames`` frames in order, decoded as they are asked for; callable again.
+
+        Args:
+            shrink: Called with each upright picture in the thread that decoded it; gives what the frame holds.
+        """
         ...
 
     def waveform(self) -> Float32:
