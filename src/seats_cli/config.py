@@ -18,6 +18,7 @@ Stages = Literal["1", "12", "123"]
 WindowBudgets = Literal["query", "uniform"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 Weights = Literal["auto", "random"]
+Suite = Literal["paper", "decode", "end-to-end", "memory", "growth"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Quant = Literal["none", "bnb-4bit", "bnb-8bit", "torchao-int8"]
 

@@ -13,10 +13,10 @@ from seats_cli.engine.benchmark import (
     STAGES,
     STOCK,
     Workbench,
-    _stock_lap,
     _whole,
     make_workbench,
     measured_profile,
+    stock_lap,
 )
 from seats_cli.engine.pipeline import Prepared, read_prompt
 from seats_cli.engine.prepare import lay_out
@@ -157,7 +157,7 @@ def test_the_towers_are_as_they_were(loaded: LoadedModel, monkeypatch: pytest.Mo
     def hooks() -> list[int]:
         return [len(tower._forward_hooks) + len(tower._forward_pre_hooks) for tower in loaded.model.towers]
 
-    lap = _stock_lap(bench)
+    lap = stock_lap(bench)
     assert lap.seconds["encode"] > 0
     assert lap.seconds["encode"] + lap.seconds["prefill"] <= lap.seconds["first_token"]
     assert hooks() == [0, 0]
@@ -167,7 +167,7 @@ def test_the_towers_are_as_they_were(loaded: LoadedModel, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(loaded.model.towers[0], "forward", fail)
     with pytest.raises(RuntimeError, match="no"):
-        _stock_lap(bench)
+        stock_lap(bench)
     assert hooks() == [0, 0]
 
 

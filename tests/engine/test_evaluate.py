@@ -59,7 +59,7 @@ class Shelf:
         clip, _ = random_clip(*SHAPES[name], seed=len(name))
         if SHAPES[name][0]:
             frames = clip.frames
-            clip.frames = lambda: self.decoded.append(name) or frames()
+            clip.frames = lambda shrink=None: self.decoded.append(name) or frames(shrink)
         return clip
 
 

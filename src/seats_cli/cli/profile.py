@@ -12,13 +12,22 @@ from seats_cli.cli import bundles
 from seats_cli.cli import options as opt
 from seats_cli.cli.command import command
 from seats_cli.cli.console import notice, show, write
-from seats_cli.cli.workload import Workload, check_selection, load_for_profile, spec_without_weights
-from seats_cli.config import DEFAULT_TRRS, MediaOptions, ModelOptions, SelectionOptions, Weights
+from seats_cli.cli.workload import (
+    SuiteOptions,
+    Workload,
+    check_selection,
+    check_suite,
+    load_for_profile,
+    spec_without_weights,
+)
+from seats_cli.config import DEFAULT_TRRS, MediaOptions, ModelOptions, SelectionOptions, Suite, Weights
 from seats_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from seats_cli.report import ProfileReport
 
+# Of the suites, where none is asked for: what the paper's headline speaks of.
+SUITE_TRR = 0.1
 WORKLOAD, MEASUREMENT = "Workload", "Measurement"
 
 
@@ -29,6 +38,7 @@ class _Rounds:
     runs: int | None
     warmup: int
     stock: bool
+    suite: SuiteOptions | None
 
     def __post_init__(self) -> None:
         if self.runs is not None and self.runs < 1:
@@ -52,8 +62,33 @@ def _rounds(
     stock: Annotated[
         bool, opt.option("--stock", panel=MEASUREMENT, help="Also measure transformers' own forward.")
     ] = False,
+    suite: Annotated[
+        Suite | None,
+        opt.option(
+            "--suite",
+            panel=MEASUREMENT,
+            help="One claim with its ratios: prefill and encoders (paper), tokens per second (decode), "
+            "file to first token (end-to-end), peak memory and time against length (memory, growth).",
+        ),
+    ] = None,
+    minutes: Annotated[
+        list[int] | None,
+        opt.option(
+            "--minutes",
+            panel=MEASUREMENT,
+            show_default="1 10 60; growth 1 2 4 8; less on a CPU",
+            **opt.WHOLE,
+            help="Clip lengths of --suite memory and growth. Repeatable.",
+        ),
+    ] = None,
+    answer_tokens: Annotated[
+        int, opt.option("--answer-tokens", panel=MEASUREMENT, **opt.WHOLE, help="Tokens of --suite decode.")
+    ] = 128,
 ) -> _Rounds:
-    return _Rounds(runs=runs, warmup=warmup, stock=stock)
+    if suite is None and minutes:
+        raise UsageError("--minutes belongs to --suite memory and --suite growth", "leave it out")
+    chosen = suite and SuiteOptions(name=suite, minutes=tuple(minutes or ()), answer_tokens=answer_tokens)
+    return _Rounds(runs=runs, warmup=warmup, stock=stock, suite=chosen)
 
 
 def settings_of(selection: SelectionOptions, trrs: list[float] | None) -> list[SelectionOptions]:
@@ -125,6 +160,26 @@ def _measured(
     )
 
 
+def _show_suite(
+    suite: SuiteOptions,
+    workload: Workload,
+    options: ModelOptions,
+    selection: SelectionOptions,
+    *,
+    runs: int | None,
+    warmup: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from seats_cli.cli.suite import render_suite, run_suite
+
+    report = run_suite(suite, workload, options, selection, runs=runs, warmup=warmup, quiet=quiet)
+    if as_json:
+        write(report.to_json() + "\n")
+    else:
+        show(render_suite(report), stderr=False)
+
+
 @command(
     loading=bundles.model_options, media=bundles.media_options, selection=bundles.selection_options, rounds=_rounds
 )
@@ -170,7 +225,7 @@ def profile(
 
     The table, or with --json one object, goes to stdout.
     """
-    settings = settings_of(selection, trr)
+    settings = settings_of(selection, trr or (None if rounds.suite is None else [SUITE_TRR]))
     options = dataclasses.replace(loading, weights=weights)
     if weights == "random" and loading.device_map is not None:
         raise UsageError("--device-map spreads a checkpoint, not --weights random", "leave one of them out")
@@ -182,6 +237,11 @@ def profile(
 
         check_path(path)
     check_selection(options, *settings)
+    if rounds.suite is not None:
+        check_suite(rounds.suite, workload, settings, analytic=analytic)
+        suite = (rounds.suite, workload, options, settings[0])
+        _show_suite(*suite, runs=rounds.runs, warmup=rounds.warmup, quiet=quiet, as_json=as_json)
+        return 0
     if analytic:
         report = _analytic(workload, options, settings)
     else:

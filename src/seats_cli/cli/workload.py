@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seats_cli.config import SHIPPED_MODEL, MediaOptions, ModelOptions, SelectionOptions
+from seats_cli.config import SHIPPED_MODEL, MediaOptions, ModelOptions, SelectionOptions, Suite
 from seats_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GRID_ROWS, GRID_COLUMNS = 9, 16
 PAPER_FRAMES, PAPER_SECONDS = 128, 64.0
 FEWEST_TEXT_TOKENS = 8
+# Lengths in minutes that a suite measures by default.
+DEFAULT_MINUTES = {"memory": (1, 10, 60), "growth": (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,50 @@ class Workload:
             fps=self.media.fps,
             audio_seconds=self.seconds,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteOptions:
+    """Which suite, and what is a suite's own.
+
+    Attributes:
+        name: Of the suite.
+        minutes: Lengths of ``memory`` and ``growth``; none: as fits the device.
+        answer_tokens: Tokens of ``decode``.
+    """
+
+    name: Suite
+    minutes: tuple[int, ...]
+    answer_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.minutes and self.name not in DEFAULT_MINUTES:
+            raise UsageError("--minutes belongs to --suite memory and --suite growth", "leave it out")
+        if any(n < 1 for n in self.minutes):
+            raise UsageError(f"--minutes is {min(self.minutes)}; it must be at least 1")
+        if len(set(self.minutes)) != len(self.minutes):
+            raise UsageError("--minutes names a length twice")
+        if self.answer_tokens < 2:
+            raise UsageError(f"--answer-tokens is {self.answer_tokens}; it must be at least 2")
+
+
+def check_suite(
+    suite: SuiteOptions, workload: Workload, settings: Sequence[SelectionOptions], *, analytic: bool
+) -> None:
+    """Refuse what a suite would pass over in silence.
+
+    Raises:
+        UsageError: Something contradicts it.
+    """
+    if analytic:
+        raise UsageError("--suite measures and --analytic runs nothing", "leave one of them out")
+    if len(settings) != 1:
+        raise UsageError("--suite measures one ratio", "give one --trr, or none: it is 0.1")
+    made_up = (workload.frames, workload.seconds) == (PAPER_FRAMES, PAPER_SECONDS)
+    if suite.name in DEFAULT_MINUTES and (workload.path is not None or not made_up):
+        raise UsageError(f"--suite {suite.name} makes its clips up", "shape them with --minutes")
+    if suite.name == "end-to-end" and workload.path is None and not made_up:
+        raise UsageError("--suite end-to-end reads a file", "name one, or leave out --frames and --seconds")
 
 
 def is_named(options: ModelOptions) -> bool:

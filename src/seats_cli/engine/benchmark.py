@@ -63,7 +63,7 @@ class Workbench:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lap:
+class Lap:
     """One run of one variant."""
 
     seconds: dict[str, float]
@@ -88,7 +88,8 @@ def make_workbench(
 
 
 @torch.inference_mode()
-def _seats_lap(bench: Workbench, options: SelectionOptions) -> _Lap:
+def seats_lap(bench: Workbench, options: SelectionOptions) -> Lap:
+    """Encode, select and prefill with these options."""
     loaded, devices = bench.loaded, bench.loaded.model.devices
     plan = plan_of(loaded.model.spec, bench.layout, options)
     watch = Stopwatch(devices)
@@ -103,7 +104,7 @@ def _seats_lap(bench: Workbench, options: SelectionOptions) -> _Lap:
         prompted.prefill.logits.argmax().item()
         first_token = time.perf_counter() - began
     tokens = token_counts(bench.layout, prompted.prefill.counts)
-    return _Lap(
+    return Lap(
         seconds={**watch.seconds, "first_token": first_token},
         n_bytes=peak.n_bytes,
         selection=selection_info(plan, tokens, options),
@@ -113,7 +114,7 @@ def _seats_lap(bench: Workbench, options: SelectionOptions) -> _Lap:
 
 
 @contextmanager
-def _timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
+def timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
     """Count the time inside the encoders as ``encode`` while the context lasts."""
     running: list[Any] = []
 
@@ -136,7 +137,7 @@ def _timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _stock_lap(bench: Workbench) -> _Lap:
+def stock_lap(bench: Workbench) -> Lap:
     """Transformers' own forward on the same patches, log-mel and ids: every token, its own positions and head."""
     model = bench.loaded.model
     watch, device, devices = Stopwatch(model.devices), model.device, model.devices
@@ -147,7 +148,7 @@ def _stock_lap(bench: Workbench) -> _Lap:
             clip = bench.make_clip()
             patches, mel = _whole(bench, clip)
         inputs = model.stock_inputs(torch.from_numpy(bench.layout.ids).to(device), patches, mel, bench.shape.video)
-        with _timed_towers(model, watch), watch("whole"):
+        with timed_towers(model, watch), watch("whole"):
             out = model.thinker(**inputs)
         out.logits[0, -1].argmax().item()
         first_token = time.perf_counter() - began
@@ -156,7 +157,7 @@ def _stock_lap(bench: Workbench) -> _Lap:
     plan = plan_of(model.spec, bench.layout, FULL)
     n_layers = model.spec.geometry.text.n_layers
     tokens = token_counts(bench.layout, plan.tokens_per_layer(bench.layout.count(Modality.TEXT)))
-    return _Lap(
+    return Lap(
         seconds={**seconds, "select": 0.0, "first_token": first_token},
         n_bytes=peak.n_bytes,
         selection=selection_info(plan, tokens, FULL),
@@ -187,7 +188,7 @@ def _stock_flops(bench: Workbench, n_layers: int) -> FlopsInfo:
     return replace(info, executed=cost.Flops(info.executed.full, info.executed.pruned + head))
 
 
-def _summary(label: str, laps: Sequence[_Lap], full: Seconds | None) -> SettingReport:
+def _summary(label: str, laps: Sequence[Lap], full: Seconds | None) -> SettingReport:
     samples: dict[str, Samples] = by_stage([lap.seconds for lap in laps])
     medians = {stage: samples[stage].median if stage in samples else 0.0 for stage in STAGES}
     seconds = Seconds(**medians)
@@ -232,17 +233,17 @@ def measured_profile(
     """
     every = {label_of(o): o for o in (FULL, *settings)}
 
-    def lap(label: str, make: Callable[[], _Lap]) -> Callable[[], _Lap]:
-        def call() -> _Lap:
+    def lap(label: str, make: Callable[[], Lap]) -> Callable[[], Lap]:
+        def call() -> Lap:
             if on_round is not None:
                 on_round(label)
             return make()
 
         return call
 
-    variants = {label: lap(label, lambda o=o: _seats_lap(bench, o)) for label, o in every.items()}  # type: ignore[misc]
+    variants = {label: lap(label, lambda o=o: seats_lap(bench, o)) for label, o in every.items()}  # type: ignore[misc]
     if stock:
-        variants[STOCK] = lap(STOCK, lambda: _stock_lap(bench))
+        variants[STOCK] = lap(STOCK, lambda: stock_lap(bench))
     laps = alternate(variants, runs, warmup)
     full = _summary("full", laps["full"], None)
     clip = bench.make_clip()

@@ -190,6 +190,7 @@ def _prefilled(
             kv_cache=options.kv_cache,
             score_with=options.score_with,
             spare=spare,
+            watch=watch,
         )
     return Prompted(encoded, filled)
 

@@ -7,6 +7,7 @@ plan, so the host runs ahead of the GPU. Counts and traces are read once, after 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
 from seats_cli.timelimit import check_time
+from seats_cli.timing import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ def prefill(
     kv_cache: KvCache = "staged",
     score_with: ScoreWith = "previous",
     spare: int = 0,
+    watch: Stopwatch | None = None,
 ) -> Prefill:
     """Run the prompt.
 
@@ -205,6 +208,7 @@ def prefill(
             last layer processed.
         score_with: Projections of the layer the states left (``previous``) or of the ``next``.
         spare: Room in the cache for answer tokens.
+        watch: Stage ``relevance`` (Stages II and III) is added to it, beside the stage all this is in.
 
     Returns:
         Logits of the first token, the cache, and what each layer processed.
@@ -219,7 +223,8 @@ def prefill(
     for i in range(len(model.layers)):
         check_time()
         if i in drops:
-            rows, noted = _drop(model, i, rows, layout, method, score_with)
+            with nullcontext() if watch is None else watch("relevance"):
+                rows, noted = _drop(model, i, rows, layout, method, score_with)
             trace.update(noted)
             mask = causal_mask(model, rows.hidden)
         rows = rows.to(layer_device(model, i))

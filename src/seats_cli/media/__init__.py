@@ -4,7 +4,7 @@ from seats_cli.media.clip import FileClip, open_clip
 from seats_cli.media.codecs import can_decode
 from seats_cli.media.outline import ClipOutline, decoding_rate, outline_clip, with_less
 from seats_cli.media.sampling import choose_pts, make_plan
-from seats_cli.media.synthetic import NoiseClip, write_demo_clip
+from seats_cli.media.synthetic import NoiseClip, write_camera_clip, write_demo_clip
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Frame, Outline, SamplingPlan, VideoInfo
 from seats_cli.media.writing import write_clip
 
@@ -26,6 +26,7 @@ __all__ = [
     "open_clip",
     "outline_clip",
     "with_less",
+    "write_camera_clip",
     "write_clip",
     "write_demo_clip",
 ]

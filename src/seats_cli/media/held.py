@@ -93,3 +93,48 @@ def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Callable[[U
         late_warnings=tuple(clip.warnings[len(said) :]),
         decoding_seconds=time.perf_counter() - began,
     )
+
+
+def looped(clip: HeldClip, times: int) -> HeldClip:
+    """A clip shown so many times, one after the other, with no more pictures in memory than it has.
+
+    Raises:
+        ValueError: It has no picture.
+    """
+    if clip.video is None or clip.plan is None or clip.images is None:
+        raise ValueError("a clip without a picture is not looped")
+    n, seconds = clip.plan.n_frames, clip.seconds_video
+    starts = np.repeat(np.arange(times) * seconds, n)
+    plan = SamplingPlan(np.tile(clip.plan.times_seconds, times) + starts, clip.plan.fps, n * times)
+    return _LoopedClip(
+        path=clip.path,
+        video=clip.video,
+        audio=clip.audio,
+        plan=plan,
+        has_audio_track=clip.has_audio_track,
+        seconds_video=times * seconds,
+        seconds_audio=times * clip.seconds_audio,
+        images=clip.images,
+        pts_seconds=tuple(plan.times_seconds.tolist()),
+        sound=clip.sound,
+        times=times,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LoopedClip(HeldClip):
+    """``images`` and ``sound`` are those of one time."""
+
+    times: int = 1
+
+    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
+        """The frames of the plan."""
+        if self.images is None:
+            return
+        for index, seconds in enumerate(self.pts_seconds):
+            image = self.images[index % len(self.images)]
+            yield Frame(image if shrink is None else shrink(image), seconds, index)
+
+    def waveform(self) -> Float32:
+        """The sound."""
+        return np.tile(self.sound, self.times)

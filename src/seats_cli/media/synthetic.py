@@ -175,6 +175,34 @@ def write_demo_clip(
     write_clip(path, images, fps, demo_sound(seconds, _DEMO_AUDIO_RATE_HZ), _DEMO_AUDIO_RATE_HZ, quality=20)
 
 
+def write_camera_clip(
+    path: str | os.PathLike[str], seconds: float, width: int, height: int, fps: int = 30
+) -> None:
+    """Write an mp4 (h264 with B frames, aac) as a camera that pans over a texture with grain: work for a decoder.
+
+    Args:
+        path: Ends in .mp4; written over if it exists.
+        seconds: Length of picture and sound.
+        width: Pixels; even.
+        height: Pixels; even.
+        fps: Frames per second.
+    """
+    rng = np.random.default_rng(11)
+    room = 256
+    scene = _smooth(_coarse_noise(11), width + room, height + room)
+    scene = (0.7 * scene + rng.uniform(0, 60, scene.shape)).astype(np.uint8)
+    grain = rng.integers(0, 6, (8, height, width, 1)).astype(np.uint8)
+
+    def pictures() -> Iterator[Uint8]:
+        for index in range(round(seconds * fps)):
+            turn = 2 * math.pi * index / (20 * fps)
+            x, y = (int(room / 2 * (1 + wave)) for wave in (math.cos(turn), math.sin(turn)))
+            yield scene[y : y + height, x : x + width] + grain[index % len(grain)]
+
+    sound = demo_sound(seconds, _DEMO_AUDIO_RATE_HZ)
+    write_clip(path, pictures(), fps, sound, _DEMO_AUDIO_RATE_HZ, repeatable=False)
+
+
 def _demo_picture(width: int, height: int, n_frames: int, seed: int) -> Iterator[Uint8]:
     texture = _smooth(_coarse_noise(seed), width, height) * 0.4 + 60
     for index in range(n_frames):

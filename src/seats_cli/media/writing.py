@@ -1,4 +1,4 @@
-"""Frames and samples -> a file. The same input gives the same frames and samples again."""
+"""Frames and samples -> a file; by default the same input gives the same frames and samples again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ CODECS = {
 _OPUS_RATE_HZ = 48_000
 
 
-def _picture_options(codec: str, quality: int) -> dict[str, str]:
+def _picture_options(codec: str, quality: int, *, repeatable: bool) -> dict[str, str]:
+    if codec == "libx264" and not repeatable:
+        return {"crf": str(quality), "preset": "veryfast"}
     if codec == "libx264":
         # x264's macroblock tree reads memory it has not written, so that its output differs now and then.
         return {"crf": str(quality), "preset": "veryfast", "bf": "0", "threads": "1", "x264-params": "mbtree=0"}
@@ -41,6 +43,7 @@ def write_clip(
     rate_hz: int,
     *,
     quality: int = 23,
+    repeatable: bool = True,
 ) -> None:
     """Write picture and sound, in the codecs that go with the file's ending.
 
@@ -51,6 +54,7 @@ def write_clip(
         waveform: float32 [n], mono, in -1..1; empty: no sound.
         rate_hz: Of the samples.
         quality: Constant rate factor of the video codec: 0 is lossless, 51 the worst.
+        repeatable: Written alike each time; False: with the encoder's own defaults, B frames and all, as sites do.
 
     Raises:
         MediaError: The ending is not one of these.
@@ -66,7 +70,7 @@ def write_clip(
         pictures = iter(frames)
         first = next(pictures, None) if video_codec else None
         if first is not None and video_codec:
-            options = _picture_options(video_codec, quality)
+            options = _picture_options(video_codec, quality, repeatable=repeatable)
             video: Any = container.add_stream(video_codec, rate=frames_per_second, options=options)
             video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
         audio_rate_hz = _OPUS_RATE_HZ if audio_codec == "libopus" else rate_hz

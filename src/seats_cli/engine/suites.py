@@ -1,0 +1,294 @@
+"""Suites of measurements: every claim of speed or size as one command, variants in turn, ratios round by round."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from seats_cli.config import MediaOptions, SelectionOptions
+from seats_cli.engine.analytic import FULL, label_of, synthetic_prompt
+from seats_cli.engine.answering import measure_answering
+from seats_cli.engine.benchmark import STOCK, Lap, Workbench, seats_lap, stock_lap
+from seats_cli.engine.encode import shrink_to
+from seats_cli.engine.end_to_end import FileRun, Subject, seats_run, stock_run, video_backend
+from seats_cli.engine.marks import model_info, versions
+from seats_cli.engine.prefill import prefill
+from seats_cli.engine.prepare import clip_shape, lay_out
+from seats_cli.engine.reading import method_for, read_clip
+from seats_cli.engine.stage_one import with_text
+from seats_cli.figures import Figure, Ratio, SuiteReport
+from seats_cli.media.held import HeldClip, hold, looped
+from seats_cli.media.types import Clip, Uint8
+from seats_cli.models.base import OmniModel
+from seats_cli.models.loading import LoadedModel
+from seats_cli.models.stock import StockProcessor
+from seats_cli.timing import PeakMemory, Stopwatch, alternate, synchronize
+
+OnRound = Callable[[str], None]
+
+
+class Rounds(NamedTuple):
+    """How often: rounds that count, rounds before them, and whom to tell."""
+
+    runs: int
+    warmup: int
+    on_round: OnRound | None = None
+
+
+class Found(NamedTuple):
+    """What a suite measured."""
+
+    figures: list[Figure]
+    ratios: list[Ratio | None]
+    warnings: tuple[str, ...] = ()
+
+
+def report_of(
+    suite: str, loaded: LoadedModel, found: Found, rounds: Rounds, workload: str, note: str
+) -> SuiteReport:
+    """With all that names the machine and the model.
+
+    Args:
+        suite: Its name.
+        loaded: What was measured.
+        found: Figures and ratios.
+        rounds: How often.
+        workload: On what.
+        note: What ran instead of what was asked for, and why; may be empty.
+    """
+    return SuiteReport(
+        suite=suite,
+        model=model_info(loaded),
+        machine=machine(loaded.model.devices),
+        workload=workload,
+        runs=rounds.runs,
+        warmup=rounds.warmup,
+        note=note,
+        figures=tuple(found.figures),
+        ratios=tuple(one for one in found.ratios if one is not None),
+        versions=versions(),
+        warnings=found.warnings,
+    )
+
+
+def machine(devices: Sequence[torch.device]) -> str:
+    """What computes, in words."""
+    names = [torch.cuda.get_device_name(one) for one in devices if one.type == "cuda"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ", ".join([*names, f"{cores} CPU cores"])
+
+
+def _in_turn(variants: Mapping[str, Callable[[], object]], rounds: Rounds) -> dict[str, list[object]]:
+    def told(label: str, run: Callable[[], object]) -> Callable[[], object]:
+        def call() -> object:
+            if rounds.on_round is not None:
+                rounds.on_round(label)
+            return run()
+
+        return call
+
+    return alternate({label: told(label, run) for label, run in variants.items()}, rounds.runs, rounds.warmup)
+
+
+def _stages(label: str, laps: Sequence[Mapping[str, float]], stages: Sequence[str]) -> list[Figure]:
+    """A figure per stage that was there."""
+    return [
+        Figure.of(label, stage, "s", [lap.get(stage, 0.0) for lap in laps])
+        for stage in stages
+        if any(stage in lap for lap in laps)
+    ]
+
+
+def _sums(laps: Sequence[Mapping[str, float]], *stages: str) -> list[float]:
+    return [sum(lap.get(stage, 0.0) for stage in stages) for lap in laps]
+
+
+PAPER_STAGES = ("encode", "select", "relevance", "prefill")
+
+
+def paper(bench: Workbench, options: SelectionOptions, rounds: Rounds) -> Found:
+    """Prefill and encoding: all tokens, SEATS, and transformers' own forward on the same inputs (SEATS Sec. 5.3).
+
+    Args:
+        bench: The clip, in memory, so that no time is spent on making it.
+        options: Of the selection.
+        rounds: How often.
+    """
+    name = label_of(options)
+    laps = _in_turn(
+        {
+            "full": lambda: seats_lap(bench, FULL),
+            name: lambda: seats_lap(bench, options),
+            STOCK: lambda: stock_lap(bench),
+        },
+        rounds,
+    )
+    taken = {label: [lap.seconds for lap in runs if isinstance(lap, Lap)] for label, runs in laps.items()}
+    full, ours, stock = taken["full"], taken[name], taken[STOCK]
+    figures = [figure for label, one in taken.items() for figure in _stages(label, one, PAPER_STAGES)]
+    whole = ("encode", "select", "prefill")
+    return Found(
+        figures,
+        [
+            Ratio.of("LLM prefill incl. selection, full / SEATS", *(_sums(t, *whole[1:]) for t in (full, ours))),
+            Ratio.of("selection / pruned prefill", _sums(ours, "select", "relevance"), _sums(ours, *whole[1:])),
+            Ratio.of("encode + prefill, stock / SEATS", *(_sums(t, *whole) for t in (stock, ours))),
+            Ratio.of("encode + prefill, full / SEATS", *(_sums(t, *whole) for t in (full, ours))),
+        ],
+    )
+
+
+FILE_STAGES = ("decode", "process", "encode", "select", "prefill", "first_token")
+
+
+def end_to_end(
+    loaded: LoadedModel, subject: Subject, options: SelectionOptions, rounds: Rounds
+) -> tuple[Found, str]:
+    """File to first token: the stock way, SEATS, and all tokens through the same engine.
+
+    Args:
+        loaded: The model.
+        subject: The file.
+        options: Of the selection.
+        rounds: How often.
+
+    Returns:
+        What was found, and with what qwen-omni-utils read the picture.
+
+    Raises:
+        ModelError: qwen-omni-utils is not there.
+    """
+    backend, processor, name = video_backend(), StockProcessor(loaded.model), label_of(options)
+    runs = _in_turn(
+        {
+            STOCK: lambda: stock_run(loaded, subject, processor),
+            name: lambda: seats_run(loaded, subject, options),
+            "full": lambda: seats_run(loaded, subject, FULL),
+        },
+        rounds,
+    )
+    taken = {label: [run.seconds for run in one if isinstance(run, FileRun)] for label, one in runs.items()}
+    stock, ours, full = taken[STOCK], taken[name], taken["full"]
+    figures = [figure for label, one in taken.items() for figure in _stages(label, one, FILE_STAGES)]
+    whole = ("encode", "select", "prefill")
+    ratios = [
+        Ratio.of("file to first token, stock / SEATS", *(_sums(t, "first_token") for t in (stock, ours))),
+        Ratio.of("file to first token, full / SEATS", *(_sums(t, "first_token") for t in (full, ours))),
+        Ratio.of(
+            "file to pixels and sound, stock / SEATS", _sums(stock, "decode", "process"), _sums(ours, "decode")
+        ),
+        Ratio.of("encode + prefill, stock / SEATS", *(_sums(t, *whole) for t in (stock, ours))),
+    ]
+    return Found(figures, ratios), backend
+
+
+def held(model: OmniModel, open_clip: Callable[[], Clip], media: MediaOptions) -> HeldClip:
+    """A clip in memory, its frames in the size in which they are encoded.
+
+    Args:
+        model: Whose sizes.
+        open_clip: Opens it.
+        media: What of it is used.
+    """
+
+    def shrink_for(clip: Clip) -> Callable[[Uint8], Uint8]:
+        size = clip_shape(clip, len(clip.waveform()), type(model), model.spec, media).frame_size
+        return shrink_to(size) if size is not None else lambda image: image
+
+    return hold(open_clip, shrink_for)
+
+
+def answer(bench: Workbench, options: SelectionOptions, n_tokens: int, rounds: Rounds) -> Found:
+    """Answer tokens per second: transformers' generate, all tokens kept, and SEATS.
+
+    Args:
+        bench: The clip.
+        options: Of the selection.
+        n_tokens: Of each answer.
+        rounds: How often.
+    """
+    ways = measure_answering(bench, [FULL, options], n_tokens=n_tokens, runs=rounds.runs, warmup=rounds.warmup)
+    measured = {way.label: way.tokens_per_second for way in ways if way.tokens_per_second is not None}
+    figures = [Figure.of(label, "rate", "tokens/s", speeds.values) for label, speeds in measured.items()]
+    ours = measured[label_of(options)].values
+    ratios = [
+        Ratio.of(f"answer tokens per second, SEATS / {label}", ours, speeds.values)
+        for label, speeds in measured.items()
+        if label != label_of(options)
+    ]
+    return Found(figures, ratios, tuple(f"{way.label}: {way.problem}" for way in ways if way.problem))
+
+
+class Length(NamedTuple):
+    """A run on a clip of some length."""
+
+    seconds: dict[str, float]
+    n_bytes: int | None
+    tokens: int
+    kept: int
+
+
+@torch.inference_mode()
+def _length_run(
+    loaded: LoadedModel, clip: HeldClip, media: MediaOptions, selection: SelectionOptions, n_text: int
+) -> Length:
+    model = loaded.model
+    with PeakMemory(model.devices) as peak:
+        synchronize(model.devices)
+        began = time.perf_counter()
+        read = read_clip(loaded, clip.again, media, selection)
+        watch = Stopwatch(model.devices)
+        layout = lay_out(read.shape, synthetic_prompt(model.spec, n_text, read.shape), model.spec)
+        encoded, method = with_text(model, layout, read.kept), method_for(loaded, read.plan, selection)
+        with watch("prefill"):
+            filled = prefill(model, layout, encoded, method, score_with=selection.score_with)
+        int(filled.logits.argmax())
+        whole = time.perf_counter() - began
+    seconds = {**read.seconds, **watch.seconds, "first_token": whole}
+    return Length(seconds, peak.n_bytes, layout.n_tokens, len(encoded.index))
+
+
+def lengths(
+    loaded: LoadedModel,
+    minute: HeldClip,
+    minutes: Sequence[int],
+    media: MediaOptions,
+    selection: SelectionOptions,
+    rounds: Rounds,
+    n_text: int,
+) -> Found:
+    """Clips of several lengths, from memory to the first token: time and peak memory against length.
+
+    Args:
+        loaded: The model.
+        minute: A clip of one minute.
+        minutes: Lengths.
+        media: Pixels of a frame.
+        selection: Which tokens stay.
+        rounds: How often.
+        n_text: Text tokens of the prompt.
+    """
+    clips = {f"{n} min": looped(minute, n) for n in minutes}
+    variants = {
+        label: lambda clip=clip: _length_run(loaded, clip, media, selection, n_text)
+        for label, clip in clips.items()
+    }
+    runs = {
+        label: [run for run in one if isinstance(run, Length)] for label, one in _in_turn(variants, rounds).items()
+    }
+    figures: list[Figure] = []
+    for label, one in runs.items():
+        figures += _stages(label, [run.seconds for run in one], ("encode", "select", "prefill", "first_token"))
+        figures.append(Figure.of(label, "tokens", "tokens", [run.tokens for run in one]))
+        figures.append(Figure.of(label, "kept", "tokens", [run.kept for run in one]))
+        peaks = [run.n_bytes for run in one if run.n_bytes is not None]
+        if peaks:
+            figures.append(Figure.of(label, "memory", "bytes", peaks))
+    shortest, longest = min(minutes), max(minutes)
+    per_minute = {n: [run.seconds["first_token"] / n for run in runs[f"{n} min"]] for n in (shortest, longest)}
+    name = f"time per minute of clip, {longest} min / {shortest} min"
+    return Found(figures, [Ratio.of(name, per_minute[longest], per_minute[shortest])])
