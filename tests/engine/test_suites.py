@@ -15,7 +15,7 @@ from seats_cli.engine.suites import Rounds, end_to_end, held, lengths, machine, 
 from seats_cli.errors import UsageError
 from seats_cli.figures import SuiteReport
 from seats_cli.media import NoiseClip, open_clip, write_clip
-from seats_cli.media.held import looped
+from seats_cli.media.held import HeldClip, hold, looped
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.stock import StockProcessor
 from tests.engine.test_benchmark import noise
