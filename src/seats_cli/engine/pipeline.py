@@ -71,6 +71,7 @@ class Written:
     """An answer: its text, its tokens, why it ended, and the labels with their probabilities.
 
     ``thinking`` is the reasoning before it, None where there was none; ``n_thinking`` its tokens, marks included.
+    ``path`` is how it was written, see ``Decoded``; None where nothing was.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Written:
     thinking: str | None = None
     n_thinking: int = 0
     warnings: tuple[str, ...] = ()
+    path: str | None = None
 
 
 def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, watch: Stopwatch) -> Prepared:
@@ -285,6 +287,7 @@ def reply(
         answer_tokens=written.n_tokens,
         thinking=written.thinking,
         thinking_tokens=written.n_thinking,
+        decode_path=written.path,
         choices=written.choices,
         model=model_info(loaded),
         media=read.media,
@@ -344,7 +347,8 @@ def write_answer(
         decoded.finish_reason,
         thinking=thinking.close().strip() if split.reasoned else None,
         n_thinking=split.n_thinking,
-        warnings=split.warnings(decoded.finish_reason),
+        warnings=(*split.warnings(decoded.finish_reason), *decoded.warnings),
+        path=decoded.path,
     )
 
 
