@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -240,6 +242,22 @@ def test_the_cache_counts_what_was_added(loaded: LoadedModel) -> None:
     cache.note(-8)
     read.cache = lambda: cache
     assert write(loaded, read).token_ids == write(loaded, filled(loaded)).token_ids
+
+
+def test_nothing_of_an_answer_stays(loaded: LoadedModel) -> None:
+    """Memory goes at once, not when Python next looks for circles."""
+    read = filled(loaded)
+    cache = read.cache()
+    seen = weakref.ref(cache)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        decode(loaded.model, read.logits, cache, read.position, GenerationOptions(max_new_tokens=5), stop=())
+        del cache
+        assert seen() is None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 # On a lane

@@ -51,6 +51,7 @@ class CudaLane:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._last: torch.cuda.CUDAGraph | None = None
+        self._failed: tuple[torch.cuda.CUDAGraph, str] | None = None
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -68,8 +69,10 @@ class CudaLane:
         """Capture ``work``, which has been run on this stream before; what is returned runs it.
 
         Raises:
-            RuntimeError: Something in it cannot be captured, or there is no memory for it.
+            RuntimeError: Something in it cannot be captured, or there is no memory for it; or so it was before.
         """
+        if self._failed is not None:
+            raise RuntimeError(self._failed[1])
         graph = torch.cuda.CUDAGraph()
         pool = None if self._last is None else self._last.pool()
         self._stream.synchronize()
@@ -82,6 +85,10 @@ class CudaLane:
                 work()
             finally:
                 graph.capture_end()
+        except RuntimeError as error:
+            # What failed once would fail again. PyTorch's allocator goes on asking this graph whose a stream is.
+            self._failed = (graph, str(error))
+            raise
         finally:
             if collecting:
                 gc.enable()

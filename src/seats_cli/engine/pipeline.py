@@ -268,7 +268,8 @@ def reply(
     Raises:
         SeatsError: Any of its subclasses.
     """
-    began, model, generation = time.perf_counter(), loaded.model, settings.generation
+    began = time.perf_counter() - read.wall_seconds  # as if the clip had been read just now
+    model, generation = loaded.model, settings.generation
     watch = Stopwatch(model.devices)
     layout = layout_of(model, read.shape, question, generation)
     encoded = with_text(model, layout, read.kept)
@@ -294,11 +295,7 @@ def reply(
         selection=selection_info(read.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, layout, prompted),
-        seconds=_seconds(
-            {**read.seconds, **watch.seconds},
-            read.wall_seconds + first_token,
-            read.wall_seconds + time.perf_counter() - began,
-        ),
+        seconds=_seconds({**read.seconds, **watch.seconds}, first_token, time.perf_counter() - began),
         memory_bytes=None,
         versions=versions(),
         warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch.nn import functional
 
 from seats_cli.engine.cache import RaggedCache
 from seats_cli.models.base import OmniModel
-
-if TYPE_CHECKING:
-    from seats_cli.models.base import Attend
 
 BLOCK = 64
 """Where there is no graph attention looks at the places written so far, in blocks: masks are remade as seldom."""
@@ -94,13 +92,13 @@ class StaticSteps:
         self._graphs = graphs and n_steps >= PLAIN_STEPS + WORTH_A_GRAPH
         self._next_position, self._left = float(next_position), n_steps
         self._layers = [model.token_layer(i) for i in range(len(model.layers))]
-        self._attend = [self._attention_of(i) for i in range(len(self._layers))]
+        self._attention = attention_at_once if lane is None else attention_side_by_side
         device = model.device
         self._token = torch.zeros(1, dtype=torch.long, device=device)
         self._counter = torch.zeros(1, dtype=torch.long, device=device)
         self._zero = torch.zeros((), device=device)
         self._lowest = torch.full((), -torch.inf, device=device)
-        self._logits = torch.zeros(0, device=device)
+        self._logits = self._zero
         self._replay: Callable[[], None] | None = None
         self._plain_steps_left = PLAIN_STEPS
         self._room = self._done = self._seen = 0
@@ -200,22 +198,20 @@ class StaticSteps:
             for one, places in self._places.items()
         }
         hidden = self._model.embed(self._token)[None]
-        for layer, attend in zip(self._layers, self._attend, strict=True):
-            hidden = layer(hidden, rope, attend)
+        for i, layer in enumerate(self._layers):
+            # Bound anew: kept, it would be a circle, and the cache would stay until Python looks for such.
+            hidden = layer(hidden, rope, partial(self._attend, i))
         self._logits = self._model.last_logits(hidden)
         self._counter.add_(1)
 
-    def _attention_of(self, index: int) -> Attend:
+    def _attend(
+        self, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
         """What ``token_layer`` calls: the token joins the layer's cache, and its queries look at all of that."""
-        attention = attention_at_once if self.lane is None else attention_side_by_side
-
-        def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-            kind = self._alike[index]
-            self._keys[index].index_copy_(1, self._own[kind], key)
-            self._values[index].index_copy_(1, self._own[kind], value)
-            return attention(query, *self._visible[index], self._masks[kind], scaling)
-
-        return attend
+        kind = self._alike[index]
+        self._keys[index].index_copy_(1, self._own[kind], key)
+        self._values[index].index_copy_(1, self._own[kind], value)
+        return self._attention(query, *self._visible[index], self._masks[kind], scaling)
 
 
 def attention_at_once(
