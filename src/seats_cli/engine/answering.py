@@ -12,7 +12,7 @@ import torch
 from seats_cli.config import GenerationOptions, SelectionOptions
 from seats_cli.engine.analytic import FULL, label_of, plan_of
 from seats_cli.engine.benchmark import STOCK, Workbench, whole_inputs
-from seats_cli.engine.decode import decode
+from seats_cli.engine.decode import EagerSteps, decode
 from seats_cli.engine.pipeline import Prepared, read_prompt
 from seats_cli.errors import explain
 from seats_cli.models.base import OmniModel
@@ -49,7 +49,8 @@ class _Way:
     lap: Callable[[], float]
     prompt_tokens: tuple[int, int]
     path: str | None = None
-    problem: str = ""
+    failed: str = ""
+    slowed: str = ""
 
 
 def measure_answering(
@@ -60,6 +61,7 @@ def measure_answering(
     runs: int = 5,
     warmup: int = 1,
     stock: bool = True,
+    layers: bool = False,
 ) -> tuple[WayOfAnswering, ...]:
     """Write greedily, exactly ``n_tokens`` tokens whatever they are, in every way in turn.
 
@@ -73,6 +75,7 @@ def measure_answering(
         runs: Rounds that count.
         warmup: Rounds before them; the first makes transformers compile.
         stock: Measure transformers' own generate too.
+        layers: Measure every setting through the layers of transformers too (path ``eager``).
 
     Raises:
         SeatsError: A ratio is infeasible, or the clip cannot be read.
@@ -80,21 +83,22 @@ def measure_answering(
     """
     if n_tokens < 2:
         raise ValueError(f"{n_tokens} tokens; at least 2 are needed")
-    ways = [_ours(bench, options, n_tokens) for options in (FULL, *settings)]
+    kinds = (False, True) if layers else (False,)
+    ways = [_ours(bench, options, n_tokens, by_layers) for options in (FULL, *settings) for by_layers in kinds]
     if stock:
         inputs = whole_inputs(bench)
         for label, more in ((STOCK, {}), (STATIC_STOCK, {"cache_implementation": "static"})):
             ways.append(_stock(bench, label, inputs, n_tokens, more))
     if stock:
         _drop_failing(ways)
-    laps = alternate({way.label: way.lap for way in ways if not way.problem}, runs, warmup)
+    laps = alternate({way.label: way.lap for way in ways if not way.failed}, runs, warmup)
     return tuple(
         WayOfAnswering(
             way.label,
             way.path,
             way.prompt_tokens,
             Samples(tuple((n_tokens - 1) / lap for lap in laps[way.label])) if way.label in laps else None,
-            way.problem,
+            way.failed or way.slowed,
         )
         for way in ways
     )
@@ -107,30 +111,32 @@ def _drop_failing(ways: Sequence[_Way]) -> None:
             try:
                 way.lap()
             except Exception as error:
-                way.problem = str(explain(error))
+                way.failed = str(explain(error))
 
 
 @torch.inference_mode()
-def _ours(bench: Workbench, options: SelectionOptions, n_tokens: int) -> _Way:
+def _ours(bench: Workbench, options: SelectionOptions, n_tokens: int, by_layers: bool) -> _Way:
     """The prompt is read once; every lap takes back what the one before it added."""
     model, clip = bench.loaded.model, bench.make_clip()
     plan = plan_of(model.spec, bench.layout, options)
     prepared = Prepared(clip, clip.waveform(), bench.shape, bench.layout, plan)
     filled = read_prompt(bench.loaded, prepared, options, Stopwatch(), n_tokens).prefill
     cache, asked = filled.cache, GenerationOptions(max_new_tokens=n_tokens)
-    held = cache.lengths
+    held, position = cache.lengths, bench.layout.next_position
 
     def lap() -> float:
         synchronize(model.devices)
         began = time.perf_counter()
-        decoded = decode(model, filled.logits, cache, bench.layout.next_position, asked, stop=())
+        steps = EagerSteps(model, cache, position) if by_layers else None
+        decoded = decode(model, filled.logits, cache, position, asked, stop=(), steps=steps)
         synchronize(model.devices)
         seconds = time.perf_counter() - began
         cache.note(held[0] - cache.lengths[0])
-        way.path = decoded.path
+        way.path, way.slowed = decoded.path, " ".join(decoded.warnings)
         return seconds
 
-    way = _Way(label_of(options), lap, (held[0], held[-1]))
+    label = f"{label_of(options)}, through the layers" if by_layers else label_of(options)
+    way = _Way(label, lap, (held[0], held[-1]))
     return way
 
 

@@ -223,6 +223,7 @@ def decode(
     options: GenerationOptions,
     on_token: Callable[[int], None] | None = None,
     stop: Collection[int] | None = None,
+    steps: StaticSteps | EagerSteps | None = None,
 ) -> Decoded:
     """Write the answer.
 
@@ -236,9 +237,11 @@ def decode(
         options: Length and sampling.
         on_token: Called with each token id as soon as it is known.
         stop: Ids that end it; None: the model's.
+        steps: How it is written, over this very cache; None: as ``steps_for`` decides.
     """
     stop = frozenset(model.stop_ids if stop is None else stop)
-    steps = steps_for(model, cache, next_position, options.max_new_tokens - 1)
+    if steps is None:
+        steps = steps_for(model, cache, next_position, options.max_new_tokens - 1)
     ids: list[int] = []
     reason = "length"
     try:
