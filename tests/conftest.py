@@ -6,7 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-for name in [name for name in os.environ if name.startswith("SEATS_")]:
+# SEATS_GPU=1 promises a GPU: tests that need one then fail without it.
+for name in [name for name in os.environ if name.startswith("SEATS_") and name != "SEATS_GPU"]:
     del os.environ[name]
 # No configuration of whoever runs the tests, and none of the folder they are run in.
 os.environ["SEATS_CONFIG"] = ""

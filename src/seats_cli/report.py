@@ -266,6 +266,7 @@ class Report(JsonRecord):
     answer_tokens: int
     thinking: str | None = None
     thinking_tokens: int = 0
+    decode_path: str | None = None
     choices: tuple[Choice, ...] = ()
     model: ModelInfo
     media: MediaInfo

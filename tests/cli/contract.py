@@ -63,6 +63,7 @@ ASK = {
     "answer_tokens": int,
     "thinking": (str, type(None)),
     "thinking_tokens": int,
+    "decode_path": (str, type(None)),
     "choices": [{"label": str, "probability": NUMBER}],
     "model": MODEL,
     "media": MEDIA,

@@ -127,14 +127,14 @@ def test_no_length_is_left_for_the_answer(ask, thinker, clips, extra):
 def test_ctrl_c_while_it_reasons(ask, thinker, clips, monkeypatch):
     from seats_cli.engine import decode
 
-    real, steps = decode.next_logits, iter(range(3))
+    real, steps = decode.StaticSteps.advance, iter(range(3))
 
     def step(*arguments):
         if next(steps, None) is None:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(decode, "next_logits", step)
+    monkeypatch.setattr(decode.StaticSteps, "advance", step)
     ended = ask(clips / "clip.mp4", QUESTION, "--json", "-q")
     found = found_in(ended)
     assert ended.code == 130

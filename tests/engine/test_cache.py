@@ -83,3 +83,45 @@ def test_keep(rows: list[int]) -> None:
     got_key, got_value = cache.update(one_key, one_value, 0)
     for got, parts, one in ((got_key, (key, more_key), one_key), (got_value, (value, more_value), one_value)):
         assert torch.equal(got, torch.cat([torch.cat(parts, dim=2)[:, :, rows], one], dim=2))
+
+
+@pytest.mark.parametrize("spare", [0, 3, 40])
+@pytest.mark.parametrize(("n", "multiple"), [(1, 1), (3, 1), (5, 16), (41, 8)])
+def test_reserved_room_is_written_from_outside(spare: int, n: int, multiple: int) -> None:
+    """Zeroed, of the size asked for, and what is noted there is held like the rest."""
+    cache = RaggedCache(2, spare)
+    held = [tokens(5, 0), tokens(2, 1)]
+    for layer, (key, value) in enumerate(held):
+        cache.update(key, value, layer)
+    cache.reserve(n, multiple)
+    assert cache.room >= n
+    assert cache.lengths == (5, 2)
+    for layer, (key, value) in enumerate(held):
+        for buffer, given in zip(cache.buffers(layer), (key, value), strict=True):
+            length = given.shape[2]
+            assert buffer.shape[1] % multiple == 0
+            assert torch.equal(buffer[:, :length], given[0])
+            assert not buffer[:, length:].any()
+            buffer[:, length] = 7.0
+    cache.note(1)
+    assert cache.lengths == (6, 3)
+    key, _ = cache.update(*tokens(1, 5), 1)
+    assert (key[:, :, 2] == 7).all()
+    cache.note(-2)
+    assert cache.lengths == (4, 2)
+
+
+def test_nothing_moves_where_there_is_room() -> None:
+    cache = RaggedCache(1, 8)
+    cache.update(*tokens(8, 0), 0)
+    before = cache.buffers(0)[0].data_ptr()
+    cache.reserve(8, 16)
+    assert cache.buffers(0)[0].data_ptr() == before
+
+
+def test_an_empty_layer_has_no_buffers() -> None:
+    cache = RaggedCache(1)
+    cache.reserve(4)
+    assert cache.room == 0
+    with pytest.raises(ValueError, match="layer 0 holds nothing"):
+        cache.buffers(0)

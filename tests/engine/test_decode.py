@@ -34,6 +34,8 @@ VOCAB = 320
 class Script:
     """A model that says what it is told: token ``i`` of the script is the likeliest at step ``i``."""
 
+    in_one_place = False
+
     def __init__(self, script: list[int], stop: tuple[int, ...] = (999,)) -> None:
         self.script, self.stop_ids, self.calls = script, stop, []
 

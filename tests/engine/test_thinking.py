@@ -202,7 +202,7 @@ def test_texts_are_apart_and_streamed_whole(models, ids: list[int], opened: bool
     with pytest.MonkeyPatch.context() as patch:
         script = iter([*ids, END])
         patch.setattr("seats_cli.engine.decode.Sampler.choose", lambda *_: torch.tensor([next(script)]))
-        patch.setattr("seats_cli.engine.decode.next_logits", lambda *_: None)
+        patch.setattr("seats_cli.engine.decode.StaticSteps.advance", lambda *_: None)
         filled = SimpleNamespace(logits=None, cache=None)
         options = GenerationOptions(max_new_tokens=n)
         found = write_answer(SimpleNamespace(model=model), layout, filled, options, texts.append, thoughts.append)
@@ -237,7 +237,7 @@ def test_reasoning_that_is_not_over(models, says, monkeypatch: pytest.MonkeyPatc
             if next(steps, None) is None:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr("seats_cli.engine.decode.next_logits", step)
+        monkeypatch.setattr("seats_cli.engine.decode.StaticSteps.advance", step)
     report, texts, thoughts = ask(models["opens"], max_new_tokens=6 if finish == "length" else 20)
     assert (report.answer, report.answer_tokens, report.finish_reason) == ("", 0, finish)
     assert (report.thinking, report.thinking_tokens) == ("b" * 6, 6)

@@ -165,6 +165,7 @@ def test_weights_are_what_they_were(folder: Path, quant: str) -> None:
 def test_logits_are_those_of_the_weights_it_has(folder: Path, quant: str) -> None:
     """A float model with the same rounded weights says the same."""
     quantised, plain = load(options(folder, quant=quant)), load(options(folder))
+    assert (quantised.model.is_quantised, plain.model.is_quantised) == (True, False)
     with torch.no_grad():
         for layer, other in zip(plain.model.layers, quantised.model.layers, strict=True):
             for name in PROJECTIONS:

@@ -178,6 +178,17 @@ def _whole(bench: Workbench, clip: Clip) -> tuple[torch.Tensor | None, torch.Ten
     return patches, mel
 
 
+def whole_inputs(bench: Workbench) -> dict[str, Any]:
+    """The clip as arguments of transformers' own forward: every token.
+
+    Raises:
+        SeatsError: The clip cannot be read.
+    """
+    model = bench.loaded.model
+    patches, mel = _whole(bench, bench.make_clip())
+    return model.stock_inputs(torch.from_numpy(bench.layout.ids).to(model.device), patches, mel, bench.shape.video)
+
+
 def _stock_flops(bench: Workbench, n_layers: int) -> FlopsInfo:
     """As a full run, but with the head on every position."""
     spec, n = bench.loaded.model.spec, bench.layout.n_tokens

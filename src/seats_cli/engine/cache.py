@@ -64,6 +64,38 @@ class RaggedCache:
             grown[:, :, :old] = buffer[:, :, :old]
         return grown
 
+    def reserve(self, n: int, multiple: int = 1) -> None:
+        """Make room for ``n`` more tokens in every layer, and zero it: what is masked must not be NaN.
+
+        Args:
+            n: At least 1.
+            multiple: Of it are the places in a layer, those taken included.
+        """
+        for layer_idx, length in enumerate(self._lengths):
+            self._keys[layer_idx] = _roomy(self._keys[layer_idx], length, n, multiple)
+            self._values[layer_idx] = _roomy(self._values[layer_idx], length, n, multiple)
+
+    @property
+    def room(self) -> int:
+        """Tokens that every layer takes without growing."""
+        places = [0 if key is None else key.shape[2] for key in self._keys]
+        return min(place - length for place, length in zip(places, self._lengths, strict=True))
+
+    def buffers(self, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The whole places of a layer's keys and values, [n_kv_heads, places, head_dim]: for who writes in them.
+
+        Raises:
+            ValueError: The layer holds nothing.
+        """
+        key, value = self._keys[layer_idx], self._values[layer_idx]
+        if key is None or value is None:
+            raise ValueError(f"layer {layer_idx} holds nothing")
+        return key[0], value[0]
+
+    def note(self, n: int) -> None:
+        """Count ``n`` tokens in every layer, which were written into ``buffers``; below 0: take so many back."""
+        self._lengths = [length + n for length in self._lengths]
+
     def keep(self, layer_idx: int, rows: torch.Tensor) -> None:
         """Cut a layer to ``rows``, int64 indices into what it holds."""
         key, value, n = self._keys[layer_idx], self._values[layer_idx], self._lengths[layer_idx]
@@ -76,3 +108,18 @@ class RaggedCache:
         new_value[:, :, :kept] = value[:, :, :n].index_select(2, rows.to(value.device))
         self._keys[layer_idx], self._values[layer_idx] = new_key, new_value
         self._lengths[layer_idx] = kept
+
+
+def _roomy(buffer: torch.Tensor | None, length: int, n: int, multiple: int) -> torch.Tensor | None:
+    """``buffer`` with zeroed room for ``n`` after ``length``; itself where it is there."""
+    if buffer is None:
+        return None
+    if buffer.shape[2] < length + n or buffer.shape[2] % multiple:
+        places = -(-max(length + n, buffer.shape[2]) // multiple) * multiple
+        grown = buffer.new_empty(*buffer.shape[:2], places, buffer.shape[3])
+        grown[:, :, :length] = buffer[:, :, :length]
+        if buffer.is_cuda:  # it may be of another stream, which must not have its memory back too soon
+            buffer.record_stream(torch.cuda.current_stream(buffer.device))
+        buffer = grown
+    buffer[:, :, length:].zero_()
+    return buffer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 
 from seats_cli.config import GenerationOptions
 from seats_cli.engine.cache import RaggedCache
+from seats_cli.engine.graphs import lane_of
 from seats_cli.engine.prefill import layer_device
+from seats_cli.engine.static import Lane, StaticSteps
 from seats_cli.errors import UsageError
 from seats_cli.models.base import OmniModel
 from seats_cli.timelimit import check_time
@@ -26,10 +29,14 @@ class Decoded:
     Attributes:
         token_ids: Without the stop token.
         finish_reason: ``stop``, ``length`` or ``interrupted``.
+        path: How steps were run: ``graph``, ``static`` or ``eager``.
+        warnings: What made it slower than it should be.
     """
 
     token_ids: list[int]
     finish_reason: str
+    path: str = "eager"
+    warnings: tuple[str, ...] = ()
 
 
 class TextStream:
@@ -108,7 +115,11 @@ class Sampler:
                 self._generator.manual_seed(self._seed)
             else:
                 self._generator.seed()
-        return torch.multinomial(torch.softmax(scores[0], dim=-1), 1, generator=self._generator)
+        shares = torch.softmax(scores[0], dim=-1)
+        # What torch.multinomial does for one draw, without its checks, for which the host would wait.
+        return (shares / torch.empty_like(shares).exponential_(1, generator=self._generator)).argmax(
+            -1, keepdim=True
+        )
 
 
 def next_logits(model: OmniModel, token: torch.Tensor, position: float, cache: RaggedCache) -> torch.Tensor:
@@ -133,6 +144,77 @@ def next_logits(model: OmniModel, token: torch.Tensor, position: float, cache: R
     return model.last_logits(hidden)
 
 
+class EagerSteps:
+    """Steps of ``next_logits``: for models in several places, or whose weights are brought by hooks.
+
+    Args:
+        model: The thinker.
+        cache: From the prefill.
+        next_position: Position of the first token that is added.
+    """
+
+    path = "eager"
+    warnings: tuple[str, ...] = ()
+    lane: Lane | None = None
+
+    def __init__(self, model: OmniModel, cache: RaggedCache, next_position: float) -> None:
+        self._model, self._cache, self._position = model, cache, next_position
+
+    def used(self) -> AbstractContextManager[None]:
+        """Entered around all steps."""
+        return nullcontext()
+
+    def advance(self, token: torch.Tensor) -> torch.Tensor:
+        """Add a token, int64 [1]; gives logits [vocab] of the one after it."""
+        logits = next_logits(self._model, token, self._position, self._cache)
+        self._position += 1
+        return logits
+
+
+def steps_for(
+    model: OmniModel, cache: RaggedCache, next_position: float, n_steps: int
+) -> StaticSteps | EagerSteps:
+    """How answer tokens will be written, decided by where the model is and how it is held.
+
+    Args:
+        model: The thinker.
+        cache: From the prefill.
+        next_position: Position of the first token that is added.
+        n_steps: Most steps that may come.
+    """
+    if not model.in_one_place:
+        return EagerSteps(model, cache, next_position)
+    lane = lane_of(model.device) if model.device.type == "cuda" else None
+    return StaticSteps(model, cache, next_position, n_steps, lane, graphs=not model.is_quantised)
+
+
+def _written(
+    steps: StaticSteps | EagerSteps, choose: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor, n: int
+) -> Iterator[int]:
+    """Token after token, ``n`` at most.
+
+    A GPU is given the next step before the host reads a token, so it never waits for the host. Whoever stops at a
+    token has then made it take one step too many, which nobody sees.
+    """
+    if steps.lane is None:
+        for step in range(n):
+            token = choose(logits)
+            yield int(token)
+            if step + 1 < n:
+                logits = steps.advance(token)
+        return
+    mail = steps.lane.mail()
+    for step in range(n):
+        token = choose(logits)
+        mail.post(token)
+        if step:
+            yield mail.take()
+        if step + 1 < n:
+            logits = steps.advance(token)
+    yield mail.take()
+
+
+@torch.inference_mode()
 def decode(
     model: OmniModel,
     logits: torch.Tensor,
@@ -140,6 +222,8 @@ def decode(
     next_position: float,
     options: GenerationOptions,
     on_token: Callable[[int], None] | None = None,
+    stop: Collection[int] | None = None,
+    steps: StaticSteps | EagerSteps | None = None,
 ) -> Decoded:
     """Write the answer.
 
@@ -152,25 +236,27 @@ def decode(
         next_position: Position of the answer's first token (``Layout.next_position``).
         options: Length and sampling.
         on_token: Called with each token id as soon as it is known.
+        stop: Ids that end it; None: the model's.
+        steps: How it is written, over this very cache; None: as ``steps_for`` decides.
     """
-    sampler, stop = Sampler(options), frozenset(model.stop_ids)
+    stop = frozenset(model.stop_ids if stop is None else stop)
+    if steps is None:
+        steps = steps_for(model, cache, next_position, options.max_new_tokens - 1)
     ids: list[int] = []
+    reason = "length"
     try:
-        with model.decoding():
-            for step in range(options.max_new_tokens):
-                token = sampler.choose(logits)
-                chosen = int(token)
+        with model.decoding(), steps.used():
+            for chosen in _written(steps, Sampler(options).choose, logits, options.max_new_tokens):
                 if chosen in stop:
-                    return Decoded(ids, "stop")
+                    reason = "stop"
+                    break
                 ids.append(chosen)
                 if on_token is not None:
                     on_token(chosen)
                 check_time()
-                if step + 1 < options.max_new_tokens:
-                    logits = next_logits(model, token, next_position + step, cache)
     except KeyboardInterrupt:
-        return Decoded(ids, "interrupted")
-    return Decoded(ids, "length")
+        reason = "interrupted"
+    return Decoded(ids, reason, steps.path, steps.warnings)
 
 
 def choice_tokens(choices: Sequence[str], tokenizer: Any, name: str = "--choices") -> list[int]:

@@ -71,6 +71,7 @@ class Written:
     """An answer: its text, its tokens, why it ended, and the labels with their probabilities.
 
     ``thinking`` is the reasoning before it, None where there was none; ``n_thinking`` its tokens, marks included.
+    ``path`` is how it was written, see ``Decoded``; None where nothing was.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Written:
     thinking: str | None = None
     n_thinking: int = 0
     warnings: tuple[str, ...] = ()
+    path: str | None = None
 
 
 def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, watch: Stopwatch) -> Prepared:
@@ -267,7 +269,8 @@ def reply(
     Raises:
         SeatsError: Any of its subclasses.
     """
-    began, model, generation = time.perf_counter(), loaded.model, settings.generation
+    began = time.perf_counter() - read.wall_seconds  # as if the clip had been read just now
+    model, generation = loaded.model, settings.generation
     watch = Stopwatch(model.devices)
     layout = layout_of(model, read.shape, question, generation)
     encoded = with_text(model, layout, read.kept)
@@ -286,17 +289,14 @@ def reply(
         answer_tokens=written.n_tokens,
         thinking=written.thinking,
         thinking_tokens=written.n_thinking,
+        decode_path=written.path,
         choices=written.choices,
         model=model_info(loaded),
         media=read.media,
         selection=selection_info(read.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, layout, prompted),
-        seconds=_seconds(
-            {**read.seconds, **watch.seconds},
-            read.wall_seconds + first_token,
-            read.wall_seconds + time.perf_counter() - began,
-        ),
+        seconds=_seconds({**read.seconds, **watch.seconds}, first_token, time.perf_counter() - began),
         memory_bytes=None,
         versions=versions(),
         warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),
@@ -351,7 +351,8 @@ def write_answer(
         decoded.finish_reason,
         thinking=thinking.close().strip() if split.reasoned else None,
         n_thinking=split.n_thinking,
-        warnings=split.warnings(decoded.finish_reason),
+        warnings=(*split.warnings(decoded.finish_reason), *decoded.warnings),
+        path=decoded.path,
     )
 
 

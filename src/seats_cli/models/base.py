@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
     Rope = tuple[torch.Tensor, torch.Tensor]
+    Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+    TokenLayer = Callable[[torch.Tensor, Rope, Attend], torch.Tensor]
 
 Config = Mapping[str, Any]
 
@@ -181,6 +183,29 @@ class OmniModel(ABC):
     @abstractmethod
     def run_layer(self, index: int, hidden: torch.Tensor, rope: Rope, mask: Any, cache: Any) -> torch.Tensor:
         """One decoder layer on hidden states [1, S, D]; keys and values go into ``cache``."""
+
+    @abstractmethod
+    def token_layer(self, index: int) -> TokenLayer:
+        """Decoder layer ``index`` for one token, put together from its pieces; the engine has the cache.
+
+        What is returned takes the hidden state [1, 1, D], rotary tables [1, 1, head_dim] and ``attend``, and gives
+        the next hidden state. It calls ``attend`` once, with rotated queries [n_kv_heads, group, head_dim], the
+        token's own key and value [n_kv_heads, 1, head_dim] and the scale of the scores; that gives what the
+        queries attend to, in their shape. It asks nothing of the device. For models ``in_one_place``.
+        """
+
+    @property
+    def in_one_place(self) -> bool:
+        """Whether one device holds and computes all, with no hook of accelerate on any module.
+
+        Then pieces may be called without looking each time where they compute, as ``call`` does.
+        """
+        return len(self.devices) == 1 and not any(hasattr(one, "_hf_hook") for one in self.thinker.modules())
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether weights are held in fewer bits, by a library that may wait for the device as it likes."""
+        return getattr(self.thinker, "hf_quantizer", None) is not None
 
     def decoding(self) -> AbstractContextManager[None]:
         """Entered while answer tokens are written one by one, for families whose kernels then differ."""

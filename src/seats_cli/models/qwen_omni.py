@@ -16,7 +16,7 @@ from seats_cli.models.base import OmniModel, PixelNorm, call, check_plain_text
 if TYPE_CHECKING:
     import torch
 
-    from seats_cli.models.base import Rope
+    from seats_cli.models.base import Attend, Rope, TokenLayer
 
 
 def _rotate_half(x: torch.Tensor) -> torch.Tensor:
@@ -98,6 +98,33 @@ class QwenOmni(OmniModel):
             hidden, attention_mask=mask, position_embeddings=rope, past_key_values=cache, use_cache=True
         )
         return out
+
+    def token_layer(self, index: int) -> TokenLayer:
+        """One decoder layer for one token; the pieces are looked up once."""
+        import torch
+
+        layer: Any = self.layers[index]
+        attn, text, mlp = layer.self_attn, self.spec.geometry.text, layer.mlp
+        norm_before, norm_after = layer.input_layernorm, layer.post_attention_layernorm
+        q_proj, k_proj, v_proj, o_proj = attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj
+        q_norm, k_norm = (attn.q_norm, attn.k_norm) if text.qk_norm else (None, None)
+        heads, kv_heads, width, scaling = text.n_heads, text.n_kv_heads, text.head_dim, attn.scaling
+
+        def run(hidden: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
+            normed = norm_before(hidden)
+            query = q_proj(normed).view(heads, width)
+            key = k_proj(normed).view(kv_heads, width)
+            value = v_proj(normed).view(kv_heads, 1, width)
+            if q_norm is not None and k_norm is not None:
+                query, key = q_norm(query), k_norm(key)
+            both = torch.cat((query, key))  # rotated in one go: half as many kernels
+            both = both * rope[0][0] + _rotate_half(both) * rope[1][0]
+            groups, key = both[:heads].view(kv_heads, -1, width), both[heads:].unsqueeze(1)
+            hidden = hidden + o_proj(attend(groups, key, value, scaling).view(1, 1, -1))
+            after: torch.Tensor = hidden + mlp(norm_after(hidden))
+            return after
+
+        return run
 
     def query_attention(self, index: int, hidden: torch.Tensor, rope: Rope) -> torch.Tensor:
         """Attention of the last token over the whole sequence: float32 [S]."""
