@@ -74,7 +74,7 @@ OWNERS = {
     "safetensors": {"engine", "models", "training"},
     "accelerate": {"models"},
     "torchao": {"models"},
-    "torchvision": {"models"},
+    "torchvision": {"models", "engine"},
     "torch": {"models", "engine", "selection", "timing", "cli", "training"},
     "numpy": {"media", "layout", "engine", "models", "selection", "world", "training"},
     "qwen_omni_utils": {"engine"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import time
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,15 +48,29 @@ def video_backend() -> str:
     """What qwen-omni-utils reads the picture with here.
 
     Raises:
-        ModelError: qwen-omni-utils is not installed.
+        ModelError: It, or something that reads pictures for it, is not installed.
     """
     try:
-        from qwen_omni_utils.v2_5.vision_process import get_video_reader_backend
+        with _theirs():
+            import torchvision.io
+            from qwen_omni_utils.v2_5.vision_process import get_video_reader_backend
+
+            backend = str(get_video_reader_backend())
     except ImportError as error:
         why = f"the stock way needs qwen-omni-utils ({error})"
-        raise ModelError(why, "pip install qwen-omni-utils librosa") from None
-    with redirect_stderr(io.StringIO()):
-        return str(get_video_reader_backend())
+        raise ModelError(why, "pip install qwen-omni-utils") from None
+    # Newer versions of torchvision read no video.
+    if backend == "torchvision" and not hasattr(torchvision.io, "read_video"):
+        raise ModelError("qwen-omni-utils finds nothing here to read pictures with", "pip install torchcodec")
+    return backend
+
+
+@contextmanager
+def _theirs() -> Iterator[None]:
+    """Keep what other libraries print and warn of to themselves."""
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +127,12 @@ def seats_run(loaded: LoadedModel, subject: Subject, selection: SelectionOptions
 @torch.inference_mode()
 def stock_run(loaded: LoadedModel, subject: Subject, processor: StockProcessor) -> FileRun:
     """``process_mm_info``, the processors, the thinker's own forward: every token, the head on every position."""
-    from qwen_omni_utils import process_mm_info
+    with _theirs():
+        from qwen_omni_utils import process_mm_info
 
     model, device = loaded.model, loaded.model.device
     began, watch = _now(model.devices), Stopwatch(model.devices)
-    with watch.host("decode"), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+    with watch.host("decode"), _theirs():
         both = subject.seen and subject.heard
         asked = [{"role": "user", "content": [_asked_for(subject, model.spec.pixel_factor)]}]
         sounds, _, pictures = process_mm_info(asked, use_audio_in_video=both)
