@@ -25,6 +25,7 @@ from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel, check_plain_text
 from seats_cli.models.loading import LoadedModel
+from seats_cli.models.turns import Turn
 from seats_cli.report import (
     Choice,
     FlopsInfo,
@@ -103,7 +104,13 @@ def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, 
 
 
 def layout_of(
-    model: OmniModel, shape: ClipShape, question: str, options: GenerationOptions, *, at_once: bool = False
+    model: OmniModel,
+    shape: ClipShape,
+    question: str,
+    options: GenerationOptions,
+    *,
+    at_once: bool = False,
+    history: Sequence[Turn] = (),
 ) -> Layout:
     """Place a clip in the prompt that asks about it.
 
@@ -113,12 +120,13 @@ def layout_of(
         question: Plain text.
         options: System prompt, choices, whether the model may reason.
         at_once: The answer is scored right after the prompt, as choices always are: no reasoning goes before it.
+        history: The turns before, the first one first.
 
     Raises:
         UsageError: The question cannot be, or there is nothing to see and nothing to hear.
     """
     clip = "video" if shape.video else "audio"
-    return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once), model.spec)
+    return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once, history=history), model.spec)
 
 
 def check_choices(model: OmniModel, choices: Sequence[str], name: str = "--choices") -> None:
@@ -248,6 +256,7 @@ def reply(
     on_text: Callable[[str], None] | None = None,
     on_trace: OnTrace | None = None,
     on_thinking: Callable[[str], None] | None = None,
+    history: Sequence[Turn] = (),
 ) -> Report:
     """Answer a question about a clip that is read; it can be asked about again.
 
@@ -259,6 +268,7 @@ def reply(
         on_text: Called with each piece of the answer as it comes.
         on_trace: Called once with what the selection noted.
         on_thinking: Called with each piece of the reasoning as it comes.
+        history: What was asked and answered before, the first turn first.
 
     Returns:
         The report. Times of reading are the clip's; memory is not measured.
@@ -268,7 +278,7 @@ def reply(
     """
     began, model, generation = time.perf_counter(), loaded.model, settings.generation
     watch = Stopwatch(model.devices)
-    layout = layout_of(model, read.shape, question, generation)
+    layout = layout_of(model, read.shape, question, generation, history=history)
     encoded = with_text(model, layout, read.kept)
     method = method_for(loaded, read.plan, settings.selection)
     prompted = _prefilled(loaded, layout, encoded, method, settings.selection, watch, spare_for(generation))
@@ -277,7 +287,7 @@ def reply(
     if on_trace is not None:
         on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, layout, read.plan)
     tokens = token_counts(layout, prompted.prefill.counts)
-    too_far = position_warning(layout, model.spec.max_positions)
+    too_far = position_warning(layout, model.spec.max_positions, in_chat=bool(history))
     return Report(
         question=question,
         answer=written.text,
