@@ -301,20 +301,17 @@ def reply(
         selection=selection_info(read.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, layout, prompted),
-        seconds=_seconds(
-            {**read.seconds, **watch.seconds},
-            read.wall_seconds + first_token,
-            read.wall_seconds + time.perf_counter() - began,
-        ),
+        seconds=_seconds(read, watch.seconds, first_token, time.perf_counter() - began),
         memory_bytes=None,
         versions=versions(),
         warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),
     )
 
 
-def _seconds(seconds: Mapping[str, float], first_token: float, answer: float) -> Seconds:
+def _seconds(read: ReadClip, after: Mapping[str, float], first_token: float, answer: float) -> Seconds:
+    seconds = {**read.seconds, **after}
     stages = {stage: seconds.get(stage, 0.0) for stage in ("decode", "encode", "select", "prefill")}
-    return Seconds(**stages, first_token=first_token, answer=answer)
+    return Seconds(**stages, first_token=read.wall_seconds + first_token, answer=read.wall_seconds + answer)
 
 
 def spare_for(options: GenerationOptions) -> int:
