@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from seats_cli.config import MediaOptions
@@ -66,9 +68,17 @@ def random_clip(n_frames: int, rows: int, columns: int, audio_seconds: float, se
 
 
 def stock_of(
-    processor, n_frames: int, rows: int, columns: int, audio_seconds: float, question: str, seed: int = 0
+    processor,
+    n_frames: int,
+    rows: int,
+    columns: int,
+    audio_seconds: float,
+    question: str,
+    seed: int = 0,
+    history: Sequence[tuple[str, str]] = (),
 ):
     """What transformers' processor makes of the same arrays."""
     video = processor.video_processor
     side = video.patch_size * video.merge_size
-    return stock_inputs(processor, n_frames, rows * side, columns * side, audio_seconds, question, seed=seed)
+    sizes = (n_frames, rows * side, columns * side, audio_seconds)
+    return stock_inputs(processor, *sizes, question, seed=seed, history=history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,13 @@ def random_clip(
     return frames, waveform
 
 
-def _prompt(processor: ProcessorMixin, question: str, kinds: list[str]) -> str:
-    items = [{"type": kind} for kind in kinds] + [{"type": "text", "text": question}]
-    messages = [{"role": "user", "content": items}]
+def _prompt(processor: ProcessorMixin, question: str, kinds: list[str], history: Sequence[tuple[str, str]]) -> str:
+    messages, items = [], [{"type": kind} for kind in kinds]
+    for asked, answer in history:
+        messages.append({"role": "user", "content": [*items, {"type": "text", "text": asked}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        items = []
+    messages.append({"role": "user", "content": [*items, {"type": "text", "text": question}]})
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
@@ -39,6 +43,7 @@ def stock_inputs(
     *,
     fps: float = 2.0,
     seed: int = 0,
+    history: Sequence[tuple[str, str]] = (),
 ) -> dict[str, torch.Tensor]:
     """Model inputs for the clip of ``random_clip``, made by the processor of transformers.
 
@@ -51,6 +56,7 @@ def stock_inputs(
         question: Text after the clip.
         fps: Frames per second, which set the seconds per grid.
         seed: Of the pictures and the sound.
+        history: Questions and answers before; the clip stands before the first.
 
     Returns:
         What the thinker's ``forward`` takes: ids, mask, and for each modality present its features and sizes.
@@ -75,7 +81,7 @@ def stock_inputs(
         else:
             media["videos_kwargs"]["use_audio_in_video"] = True
     kinds = ["video"] if n_frames else ["audio"] if audio_seconds else []
-    text = _prompt(processor, question, kinds)
+    text = _prompt(processor, question, kinds, history)
     # Not "pt": transformers then counts placeholders with one-element tensors, which NumPy 2 warns about.
     arrays = processor(text=[text], return_tensors="np", **media)
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}

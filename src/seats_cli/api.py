@@ -25,6 +25,7 @@ from seats_cli.errors import UsageError
 if TYPE_CHECKING:
     from seats_cli.dataset import Question
     from seats_cli.engine.batch import Outcome as Answered
+    from seats_cli.engine.chat import Chat
     from seats_cli.engine.pipeline import Settings
     from seats_cli.engine.store import ClipStore
     from seats_cli.evaluation import EvalReport, Outcome
@@ -162,6 +163,36 @@ class Seats:
             on_thinking,
             None if self.store is None else Cached(self.store, os.fsdecode(path)),
         )
+
+    def chat(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        selection: SelectionOptions | None = None,
+        media: MediaOptions | None = None,
+        generation: GenerationOptions | None = None,
+    ) -> Chat:
+        """Read a clip once, for questions that follow each other: ``.ask(question)``, ``.undo()``, ``.reset()``.
+
+        Args:
+            path: A local video or audio file.
+            selection: In place of the object's.
+            media: In place of the object's.
+            generation: In place of the object's.
+
+        Raises:
+            MediaError: The file cannot be read, seen or heard.
+            UsageError: An option cannot be.
+            SeatsError: Anything else.
+        """
+        from seats_cli.engine.chat import Chat
+        from seats_cli.engine.pipeline import Settings
+        from seats_cli.engine.reading import Cached
+        from seats_cli.media import open_clip
+
+        settings = Settings(media or self.media, selection or self.selection, generation or self.generation)
+        cache = None if self.store is None else Cached(self.store, os.fsdecode(path))
+        return Chat(self.loaded, lambda: open_clip(path, settings.media), settings, cache)
 
     def ask_many(
         self,

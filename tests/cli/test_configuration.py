@@ -252,7 +252,7 @@ def test_a_file_adds_no_setting_to_those_on_the_command_line(compared, files):
         ('path = "a.mp4"', "path is not an option of any command", ""),
         ("[ask]\nframes = 3", "[ask] frames is not an option of seats ask", "max-frames"),
         ("[aks]\ntrr = 0.1", "[aks] is no command that takes settings", "did you mean ask?"),
-        ("[doctor]\nverbose = true", "[doctor] is no command", "ask, merge, plan, profile, eval"),
+        ("[doctor]\nverbose = true", "[doctor] is no command", "ask, chat, merge, plan, profile, eval"),
         ("[config.show]\njson = true", "[config] is no command", ""),
         ("[eval]\nfrob = 1", "[eval] frob is not an option of seats eval", ""),
         ("max-frames = 3\nmax_frames = 4", "max-frames is there twice", "one of them"),

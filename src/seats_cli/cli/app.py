@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from seats_cli import __version__
-from seats_cli.cli import ask, cache, config_show, demo, doctor, evaluate, merge, plan, probe, profile, synth
+from seats_cli.cli import ask, cache, chat, config_show, demo, doctor, evaluate, merge, plan, probe, profile, synth
 from seats_cli.cli.configuration import default_map
 from seats_cli.cli.console import complain, run, to_stdout, wording
 from seats_cli.cli.help import PlainCommand, PlainGroup
@@ -21,6 +21,7 @@ EPILOG = (
 )
 COMMANDS = {
     "ask": ask.ask,
+    "chat": chat.chat,
     "merge": merge.merge,
     "plan": plan.plan,
     "profile": profile.profile,

@@ -75,7 +75,7 @@ def written(row: Mapping[str, Any], output: Output) -> str:
     return f"{named}{cell(path)}\t{asked}{one_line(answer)}\n"
 
 
-class _Stream:
+class Stream:
     """Pieces of text to one place; ends the line that it began, however the text ends."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -83,10 +83,12 @@ class _Stream:
         self._open = False
 
     def __call__(self, piece: str) -> None:
+        """Write a piece."""
         self._open = True
         self._write(harmless(piece))
 
     def close(self) -> None:
+        """End the line, if one was begun."""
         if self._open:
             self._open = False
             self._write("\n")
@@ -96,7 +98,7 @@ def _ask(seats: Seats, task: Task, output: Output, timeout_seconds: float | None
     """Put one answer on stdout: as it comes, as a line, or as an object; the reasoning on stderr if wanted."""
     from seats_cli.engine.batch import Outcome
 
-    thinking, answer = _Stream(whisper), _Stream(write)
+    thinking, answer = Stream(whisper), Stream(write)
 
     def on_text(piece: str) -> None:
         thinking.close()

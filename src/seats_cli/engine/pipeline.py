@@ -25,6 +25,7 @@ from seats_cli.layout import Layout
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel, check_plain_text
 from seats_cli.models.loading import LoadedModel
+from seats_cli.models.turns import Turn
 from seats_cli.report import (
     Choice,
     FlopsInfo,
@@ -105,7 +106,13 @@ def prepare(loaded: LoadedModel, clip: Clip, question: str, settings: Settings, 
 
 
 def layout_of(
-    model: OmniModel, shape: ClipShape, question: str, options: GenerationOptions, *, at_once: bool = False
+    model: OmniModel,
+    shape: ClipShape,
+    question: str,
+    options: GenerationOptions,
+    *,
+    at_once: bool = False,
+    history: Sequence[Turn] = (),
 ) -> Layout:
     """Place a clip in the prompt that asks about it.
 
@@ -115,12 +122,13 @@ def layout_of(
         question: Plain text.
         options: System prompt, choices, whether the model may reason.
         at_once: The answer is scored right after the prompt, as choices always are: no reasoning goes before it.
+        history: The turns before, the first one first.
 
     Raises:
         UsageError: The question cannot be, or there is nothing to see and nothing to hear.
     """
     clip = "video" if shape.video else "audio"
-    return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once), model.spec)
+    return lay_out(shape, prompt_of(model, question, options, clip, at_once=at_once, history=history), model.spec)
 
 
 def check_choices(model: OmniModel, choices: Sequence[str], name: str = "--choices") -> None:
@@ -251,6 +259,7 @@ def reply(
     on_text: Callable[[str], None] | None = None,
     on_trace: OnTrace | None = None,
     on_thinking: Callable[[str], None] | None = None,
+    history: Sequence[Turn] = (),
 ) -> Report:
     """Answer a question about a clip that is read; it can be asked about again.
 
@@ -262,6 +271,7 @@ def reply(
         on_text: Called with each piece of the answer as it comes.
         on_trace: Called once with what the selection noted.
         on_thinking: Called with each piece of the reasoning as it comes.
+        history: What was asked and answered before, the first turn first.
 
     Returns:
         The report. Times of reading are the clip's; memory is not measured.
@@ -269,10 +279,9 @@ def reply(
     Raises:
         SeatsError: Any of its subclasses.
     """
-    began = time.perf_counter() - read.wall_seconds  # as if the clip had been read just now
-    model, generation = loaded.model, settings.generation
+    began, model, generation = time.perf_counter(), loaded.model, settings.generation
     watch = Stopwatch(model.devices)
-    layout = layout_of(model, read.shape, question, generation)
+    layout = layout_of(model, read.shape, question, generation, history=history)
     encoded = with_text(model, layout, read.kept)
     method = method_for(loaded, read.plan, settings.selection)
     prompted = _prefilled(loaded, layout, encoded, method, settings.selection, watch, spare_for(generation))
@@ -281,7 +290,7 @@ def reply(
     if on_trace is not None:
         on_trace({**prompted.encoded.trace, **prompted.prefill.trace}, layout, read.plan)
     tokens = token_counts(layout, prompted.prefill.counts)
-    too_far = position_warning(layout, model.spec.max_positions)
+    too_far = position_warning(layout, model.spec.max_positions, in_chat=bool(history))
     return Report(
         question=question,
         answer=written.text,
@@ -296,7 +305,7 @@ def reply(
         selection=selection_info(read.plan, tokens, settings.selection),
         tokens=tokens,
         flops=flops_info(loaded, layout, prompted),
-        seconds=_seconds({**read.seconds, **watch.seconds}, first_token, time.perf_counter() - began),
+        seconds=_seconds(read, watch.seconds, first_token, time.perf_counter() - began),
         memory_bytes=None,
         versions=versions(),
         warnings=(*read.warnings, *([too_far] if too_far else []), *written.warnings),
@@ -309,9 +318,10 @@ def _seconds_since(began: float, model: OmniModel) -> float:
     return time.perf_counter() - began
 
 
-def _seconds(seconds: Mapping[str, float], first_token: float, answer: float) -> Seconds:
+def _seconds(read: ReadClip, after: Mapping[str, float], first_token: float, answer: float) -> Seconds:
+    seconds = {**read.seconds, **after}
     stages = {stage: seconds.get(stage, 0.0) for stage in ("decode", "encode", "select", "prefill")}
-    return Seconds(**stages, first_token=first_token, answer=answer)
+    return Seconds(**stages, first_token=read.wall_seconds + first_token, answer=read.wall_seconds + answer)
 
 
 def spare_for(options: GenerationOptions) -> int:

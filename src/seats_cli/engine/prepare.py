@@ -109,13 +109,20 @@ def lay_out_text(prompt: tuple[Sequence[int], Sequence[int]]) -> Layout:
     return text_layout([*before[:-1], *after[1:]])
 
 
-def position_warning(layout: Layout, max_positions: int) -> str | None:
-    """A line when the prompt reaches past the positions the model was trained on."""
+def position_warning(layout: Layout, max_positions: int, *, in_chat: bool = False) -> str | None:
+    """A line when the prompt reaches past the positions the model was trained on.
+
+    Args:
+        layout: The prompt.
+        max_positions: Seen in training.
+        in_chat: It has earlier turns, which can be forgotten.
+    """
     if layout.next_position <= max_positions:
         return None
+    advice = "forget earlier turns, or " if in_chat else ""
     return (
         f"the prompt reaches position {layout.next_position:.0f}, past the {max_positions} "
-        "the model was trained on: the answer may be worse; use --start/--end to ask about a part"
+        f"the model was trained on: the answer may be worse; {advice}use --start/--end to ask about a part"
     )
 
 

@@ -6,12 +6,13 @@ may be in the prompt already. The marks are tokens; text that looks like them is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 from seats_cli.config import GenerationOptions
 from seats_cli.models.base import OmniModel
+from seats_cli.models.turns import Turn
 
 NO_REASONING = "\n\n"
 """Between the marks, and after them, where a model is kept from reasoning."""
@@ -123,7 +124,13 @@ def thinks(model: OmniModel, prompt: Iterable[int]) -> bool:
 
 
 def prompt_of(
-    model: OmniModel, question: str, options: GenerationOptions, clip: str, *, at_once: bool = False
+    model: OmniModel,
+    question: str,
+    options: GenerationOptions,
+    clip: str,
+    *,
+    at_once: bool = False,
+    history: Sequence[Turn] = (),
 ) -> tuple[list[int], list[int]]:
     """Token ids before and after the clip.
 
@@ -137,15 +144,16 @@ def prompt_of(
         options: System prompt, choices, whether the model may reason.
         clip: ``"video"`` or ``"audio"``.
         at_once: The answer is scored and not written; so it always is with choices.
+        history: The turns before, the first one first.
 
     Raises:
         UsageError: The question cannot be, or reasoning cannot be switched off.
     """
-    before, after = model.prompt(question, options.system, clip, thinking=options.thinking)
+    before, after = model.prompt(question, options.system, clip, thinking=options.thinking, history=history)
     if not (at_once or options.choices) or not thinks(model, after):
         return before, after
     if model.can_skip_thinking:
-        return model.prompt(question, options.system, clip, thinking=False)
+        return model.prompt(question, options.system, clip, thinking=False, history=history)
     return before, _closed(model, after)
 
 

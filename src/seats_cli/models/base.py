@@ -24,6 +24,8 @@ from seats_cli.selection.schedule import SelectionPreset
 if TYPE_CHECKING:
     import torch
 
+    from seats_cli.models.turns import Turn
+
     Rope = tuple[torch.Tensor, torch.Tensor]
     Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
     TokenLayer = Callable[[torch.Tensor, Rope, Attend], torch.Tensor]
@@ -163,11 +165,14 @@ class OmniModel(ABC):
 
     @abstractmethod
     def prompt(
-        self, question: str, system: str | None, clip: str, *, thinking: bool = True
+        self, question: str, system: str | None, clip: str, *, thinking: bool = True, history: Sequence[Turn] = ()
     ) -> tuple[list[int], list[int]]:
         """Token ids before and after the clip. ``clip`` is ``"video"`` (with or without sound) or ``"audio"``.
 
+        With a history the clip stands before the first of its questions.
+
         Raises:
+            ModelError: The chat template does not write the answers of earlier turns.
             UsageError: The question is empty or contains an added token of the tokenizer, or ``thinking`` is False
                 and the chat template has no switch for it.
         """

@@ -6,17 +6,19 @@ A family's own file says what differs: sizes and ids, how the encoders are built
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from seats_cli.errors import UsageError
 from seats_cli.layout import VideoGrids
 from seats_cli.models.base import OmniModel, PixelNorm, call, check_plain_text
+from seats_cli.models.turns import messages_of, token_ids
 
 if TYPE_CHECKING:
     import torch
 
     from seats_cli.models.base import Attend, Rope, TokenLayer
+    from seats_cli.models.turns import Turn
 
 
 def _rotate_half(x: torch.Tensor) -> torch.Tensor:
@@ -64,20 +66,17 @@ class QwenOmni(OmniModel):
         return WhisperFeatureExtractor(feature_size=self.spec.geometry.audio.n_mel_bins).mel_filters
 
     def prompt(
-        self, question: str, system: str | None, clip: str, *, thinking: bool = True
+        self, question: str, system: str | None, clip: str, *, thinking: bool = True, history: Sequence[Turn] = ()
     ) -> tuple[list[int], list[int]]:
         """Apply the checkpoint's chat template and cut it at the clip's placeholder."""
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: seats ask clip.mp4 "What happens?"')
         tokenizer = self.tokenizer
-        check_plain_text(question, "question", tokenizer)
+        for asked in (*(turn.question for turn in history), question):
+            check_plain_text(asked, "question", tokenizer)
         check_plain_text(system or "", "system prompt", tokenizer)
-        turns: list[dict[str, Any]] = []
-        if system is not None:
-            turns.append({"role": "system", "content": [{"type": "text", "text": system}]})
-        content = [{"type": clip, clip: "clip"}, {"type": "text", "text": question}]
-        turns.append({"role": "user", "content": content})
-        ids: list[int] = tokenizer(self.chat(turns, thinking=thinking), add_special_tokens=False)["input_ids"]
+        messages = messages_of(question, system, clip, history)
+        ids = token_ids(messages, tokenizer, partial(self.chat, thinking=thinking))
         layout = self.spec.layout
         place = ids.index(layout.video_id if clip == "video" else layout.audio_id)
         return ids[:place], ids[place + 1 :]
