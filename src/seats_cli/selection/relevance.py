@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seats_cli import kernels
 from seats_cli.config import ScoreNorm, WindowBudgets
 from seats_cli.layout import Modality
 
@@ -67,6 +68,21 @@ def select_relevant(
         in it.
     """
     budget = min(budget_video + budget_audio, scores.shape[0] - n_text)
+    if _by_kernel(scores, n_windows, budget):
+        from seats_cli.kernels import relevance
+
+        return relevance.select(
+            *(scores, modality, window),
+            n_windows=n_windows,
+            budget=budget,
+            budget_video=budget_video,
+            budget_audio=budget_audio,
+            highest=min(2 * max_window_tokens, budget),
+            n_text=n_text,
+            temperature=temperature,
+            even=weigh_by == "uniform",
+            standard=score_norm == "standard",
+        )
     slot = _slots(modality, window, n_windows)
     sizes = PerModality(*_per_window(_count(slot, n_windows)))
     if budget == 0:
@@ -86,6 +102,11 @@ def select_relevant(
     indices = torch.sort((~stays).to(torch.int8), stable=True).indices[: n_text + budget]
     kept = PerModality(*_per_window(_count(slot[indices], n_windows)))
     return indices, _trace(weights, kept, plain)
+
+
+def _by_kernel(scores: Tensor, n_windows: int, budget: int) -> bool:
+    fits = 0 < n_windows <= kernels.MOST_WINDOWS and scores.shape[0] <= kernels.MOST_TOKENS
+    return fits and budget > 0 and kernels.available(scores.device)
 
 
 def window_weights(
