@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia import compiler
 from triton.compiler import ASTSource
 
 from seats_cli.kernels import attention, greedy, relevance, trial
@@ -59,13 +60,12 @@ def compiled(fn: Any, constants: Mapping[str, Any], types: Mapping[str, str], **
 
 def assembled(ptx: str) -> tuple[int, int]:
     """Registers and spilled bytes, from the assembler that came with Triton."""
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    tool = compiler.get_ptxas(HOPPER.arch).path
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
         file.write_text(ptx)
         command = [tool, "-v", "--gpu-name=sm_90a", file, "-o", Path(folder) / "kernel.cubin"]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
-    if said.returncode: print(said.stderr, said.stdout)
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
     log = said.stderr + said.stdout
     spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", log))
     return int(re.findall(r"Used (\d+) registers", log)[0]), spilled
@@ -97,6 +97,10 @@ def everything() -> Iterator[Compiled]:
 
 
 if __name__ == "__main__":
+    try:
+        compiler.get_ptxas(HOPPER.arch)
+    except RuntimeError as error:
+        sys.exit(f"no assembler: {error}")
     for one in everything():
         wgmma, mma = one.ptx.count("wgmma.mma_async"), one.ptx.count("mma.sync")
         sys.stdout.write(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INTERPRET = "TRITON_INTERPRET"
 """Set to 1 before Triton is imported, its kernels run on the CPU, as tests have it: slow, but the same code."""
 LONGEST_WINDOW = 4096
-"""Tokens of the longest window that a program of ``greedy`` can hold; the torch implementation takes longer ones."""
+"""Tokens of the longest window that a program of ``greedy`` can hold; torch chooses in longer ones."""
 MOST_WINDOWS = 4096
 """As many ``relevance`` weighs in one program."""
 MOST_TOKENS = 1 << 16

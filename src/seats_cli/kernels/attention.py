@@ -1,8 +1,8 @@
 """Attention received, in Triton: what ``models.saliency.attention_received`` gives, without any map in memory.
 
-As flash attention does it, in two passes over the tiles of each window's map: first the log of the sum of every row
-(a query's softmax), then the sum of every column (what a key receives). A program has one block of one head, the
-heads are averaged by a reduction afterwards: nothing is added atomically, so a run repeats itself to the bit.
+As flash attention does it, in two passes over the tiles of each window's map: first the log of the sum of every
+row (a query's softmax), then the sum of every column (what a key receives). A program has one block of one head,
+the heads are averaged by a reduction afterwards: nothing is added atomically, so a run repeats itself to the bit.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ def head_parts(head_dim: int) -> tuple[int, int]:
 
 
 def block_table(window_sizes: Sequence[int], block: int) -> np.ndarray:
-    """Blocks of ``block`` positions of all windows, int32 ``[n_blocks, 3]``: first row in its window, start and size of the window."""
+    """Blocks of ``block`` positions of all windows, int32 ``[n_blocks, 3]``.
+
+    Of each its first row in the window, and the window's start and size.
+    """
     sizes = np.array(window_sizes, dtype=np.int64)
     starts, counts = np.cumsum(sizes) - sizes, -(-sizes // block)
     window = np.repeat(np.arange(len(sizes)), counts)

@@ -76,8 +76,8 @@ def choose_tokens(
         products: Float32 ``[W, n, n]``, dot products of the windows' tokens, side by side.
         inverse: Float32 ``[W, n]``, one over the tokens' lengths.
         saliency: Float32 ``[n_tokens]``.
-        windows: Of each: its place in ``products``, its first token, tokens (at most ``LONGEST_WINDOW``), picks, and
-            where in ``kept`` they go. A window that keeps all its tokens has no place in ``products``.
+        windows: Of each: its place in ``products``, its first token, tokens (at most ``LONGEST_WINDOW``),
+            picks, and where in ``kept`` they go. A window that keeps all its tokens has no place in ``products``.
         kept: Int64, changed: as many ascending tokens as there are picks, from the window's place on.
     """
     size = max(16, triton.next_power_of_2(max(window[2] for window in windows)))

@@ -6,6 +6,8 @@ float64; all else is the same arithmetic. A slot is a (modality, window) pair: T
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -40,7 +42,8 @@ def measure(scores, modality, window, sums, counts, n_tokens, n_windows, BLOCK: 
 
 @triton.jit
 def _round(x):
-    """To the nearest integer, halves to the even one, as torch rounds."""
+    """To the nearest integer, halves to the even one, as torch rounds; what is no number to 0."""
+    x = tl.where(x == x, x, 0.0)
     low = tl.floor(x)
     over = x - low
     floor = low.to(tl.int64)
@@ -217,27 +220,11 @@ def share_warps(size: int) -> int:
     return min(max(size // 128, 1), 16)
 
 
-def select(
-    scores: torch.Tensor,
-    modality: torch.Tensor,
-    window: torch.Tensor,
-    *,
-    n_windows: int,
-    budget: int,
-    budget_video: int,
-    budget_audio: int,
-    highest: int,
-    n_text: int,
-    temperature: float,
-    even: bool,
-    standard: bool,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What ``selection.relevance.select_relevant`` gives.
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What a drop is to leave, and how.
 
-    Args:
-        scores: Float32 ``[S]``.
-        modality: Integers ``[S]``: 0 is text, 1 video, 2 audio.
-        window: Int64 ``[S]``.
+    Attributes:
         n_windows: T, from 1 to ``MOST_WINDOWS``.
         budget: B, from 1 to all tokens but text.
         budget_video: B_v.
@@ -247,13 +234,36 @@ def select(
         temperature: Of the window softmax.
         even: Whether all windows weigh alike.
         standard: Whether the windows' means are standardised.
+    """
+
+    n_windows: int
+    budget: int
+    budget_video: int
+    budget_audio: int
+    highest: int
+    n_text: int
+    temperature: float
+    even: bool
+    standard: bool
+
+
+def select(
+    scores: torch.Tensor, modality: torch.Tensor, window: torch.Tensor, drop: Drop
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What ``selection.relevance.select_relevant`` gives.
+
+    Args:
+        scores: Float32 ``[S]``.
+        modality: Integers ``[S]``: 0 is text, 1 video, 2 audio.
+        window: Int64 ``[S]``.
+        drop: What is wanted.
 
     Returns:
         Tokens that stay, int64 ``[n_text + B]``, ascending; and the trace.
     """
-    n_tokens, device = scores.shape[0], scores.device
+    n_tokens, n_windows, device = scores.shape[0], drop.n_windows, scores.device
     scores, modality, window = (one.contiguous() for one in (scores, modality, window))
-    # Each by itself: what starts where another ends has an alignment of its own, for which Triton would compile anew.
+    # Each by itself: what starts where another ends has an alignment of its own, and is compiled for anew.
     sums = torch.empty(2 * n_windows, dtype=torch.float64, device=device)
     weights = torch.empty(3, n_windows, dtype=torch.float64, device=device)
     spread = torch.empty((), dtype=torch.float64, device=device)
@@ -261,27 +271,21 @@ def select(
     limits = torch.empty_like(counts)
     plain = torch.empty((), dtype=torch.bool, device=device)
     stays = torch.empty(n_tokens, dtype=torch.int8, device=device)
-    indices = torch.empty(n_text + budget, dtype=torch.int64, device=device)
+    indices = torch.empty(drop.n_text + drop.budget, dtype=torch.int64, device=device)
     kept = torch.empty(2, n_windows, dtype=torch.int64, device=device)
-    n = (n_tokens, n_windows)
-    how = {"EVEN": even, "STANDARD": standard, "TEMPERATURE": temperature}
+    n, per_slot, exact = (n_tokens, n_windows), (2 * n_windows,), {"enable_fp_fusion": False}
     size = max(16, triton.next_power_of_2(n_windows))
-    exact = {"enable_fp_fusion": False}
+    how = {"EVEN": drop.even, "STANDARD": drop.standard, "TEMPERATURE": drop.temperature, "SIZE": size}
+    totals = (drop.budget, drop.budget_video, drop.budget_audio)
+    levels = (drop.highest, (drop.highest + 1).bit_length())
+    parts = (scores, modality, window)
     # Triton launches on the current device, whatever its arguments are on.
     with torch.cuda.device_of(scores):
-        measure[(2 * n_windows,)](scores, modality, window, sums, counts, *n, BLOCK=_BLOCK, **exact)
-        share[(1,)](
-            *(sums, counts, weights, spread, limits, plain),
-            *(n_windows, budget, budget_video, budget_audio, highest, (highest + 1).bit_length()),
-            **how,
-            SIZE=size,
-            num_warps=share_warps(size),
-            **exact,
-        )
-        blocks = triton.cdiv(n_tokens, _RANKED)
-        stay[(blocks,)](
-            *(scores, modality, window, limits, plain, stays, *n), BLOCK=_RANKED, OTHER=_AGAINST, **exact
-        )
+        measure[per_slot](*parts, sums, counts, *n, BLOCK=_BLOCK, **exact)
+        found = (sums, counts, weights, spread, limits, plain, n_windows, *totals, *levels)
+        share[(1,)](*found, **how, num_warps=share_warps(size), **exact)
+        blocks = (triton.cdiv(n_tokens, _RANKED),)
+        stay[blocks](*parts, limits, plain, stays, *n, BLOCK=_RANKED, OTHER=_AGAINST, **exact)
         collect[(2 * n_windows + 1,)](modality, window, stays, indices, kept, *n, BLOCK=_BLOCK, **exact)
     return indices, {
         "weights": weights[2],

@@ -1,7 +1,7 @@
 """Attention received in an encoder's last layer (SEATS Sec. 4.1), for every family.
 
-The published pictures of it build the whole map; here each window's map exists for a moment, head by head, and on a
-GPU not at all (``kernels.attention``).
+The published pictures of it build the whole map; here each window's map exists for a moment, head by head, and on
+a GPU not at all (``kernels.attention``).
 """
 
 from __future__ import annotations
