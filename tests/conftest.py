@@ -6,7 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# SEATS_GPU=1 promises a GPU: tests that need one then fail without it.
+GPU_PROMISED = os.environ.get("SEATS_GPU") == "1"
+"""Whoever runs ``tests/gpu`` says that there is one: without it they fail, and are not skipped."""
 for name in [name for name in os.environ if name.startswith("SEATS_") and name != "SEATS_GPU"]:
     del os.environ[name]
 # No configuration of whoever runs the tests, and none of the folder they are run in.

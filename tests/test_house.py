@@ -31,12 +31,14 @@ ALLOWED: dict[str, set[str]] = {
     "probing": {"errors", "dataset", "report", "selection", "statistics"},
     "planning": {"report"},
     "media": {"errors", "config", "timelimit"},
-    "selection": {"errors", "config", "layout", "outputs"},
+    "kernels": set(),
+    "selection": {"errors", "config", "kernels", "layout", "outputs"},
     "timing": {"errors"},
     "world": {"errors", "config", "media", "outputs"},
-    "models": {"errors", "config", "geometry", "layout", "selection"},
+    "models": {"errors", "config", "geometry", "kernels", "layout", "selection"},
     "engine": {
         *("errors", "config", "cost", "layout", "media", "models", "report", "selection", "timing", "__init__"),
+        "kernels",
         *("dataset", "evaluation", "figures", "geometry", "outputs", "planning", "probing", "tasks", "timelimit"),
     },
     "render": {"errors", "config", "cost", "report"},
@@ -50,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("__init__", "api", "config", "cost", "engine", "errors", "layout", "media", "models", "render"),
         *("outputs", "report", "selection", "timing", "dataset", "evaluation", "probing", "statistics"),
-        *("figures", "planning", "tasks", "timelimit", "world"),
+        *("figures", "kernels", "planning", "tasks", "timelimit", "world"),
     },
 }
 # Of these rooms only these files.
@@ -75,8 +77,9 @@ OWNERS = {
     "accelerate": {"models"},
     "torchao": {"models"},
     "torchvision": {"models", "engine"},
-    "torch": {"models", "engine", "selection", "timing", "cli", "training"},
-    "numpy": {"media", "layout", "engine", "models", "selection", "world", "training"},
+    "triton": {"kernels"},
+    "torch": {"kernels", "models", "engine", "selection", "timing", "cli", "training"},
+    "numpy": {"kernels", "media", "layout", "engine", "models", "selection", "world", "training"},
     "qwen_omni_utils": {"engine"},
     "ray": {"engine"},
 }
@@ -219,7 +222,7 @@ def test_only_the_declared_dependencies_are_imported() -> None:
 def test_light_rooms_never_touch_torch() -> None:
     light = {file for pattern in NO_TORCH for file in PACKAGE.glob(pattern)}
     assert len(light) > len(NO_TORCH)
-    heavy = {"torch", "torchvision", "transformers", "accelerate", "safetensors", "torchao"}
+    heavy = {"torch", "triton", "torchvision", "transformers", "accelerate", "safetensors", "torchao"}
     found = [
         one for one in imports() if one.file in light and one.name.split(".")[0] in heavy and not one.typing_only
     ]
@@ -251,7 +254,7 @@ def test_heavy_modules_are_imported_late() -> None:
     banned, exempt = ruff_rules()
     assert {"torch", "transformers", "av"} <= banned
     free = {file for pattern in exempt for file in expand(pattern)}
-    assert {room(file) for file in free} <= {"engine", "models", "selection", "training"}
+    assert {room(file) for file in free} <= {"engine", "kernels", "models", "selection", "training"}
     found = [
         one
         for one in imports()

@@ -172,7 +172,8 @@ def saliency_flops(
     """Stage I's attention received at an encoder's last layer, as executed (SEATS Sec. 4.1).
 
     Queries and keys of all positions, then one product per window. Windows batched in one product are padded
-    to the longest of them.
+    to the longest of them. The Triton kernel pads nothing and makes the products twice in place of storing them;
+    that is not counted.
 
     Args:
         n_positions: Patches, or audio frames before pooling.

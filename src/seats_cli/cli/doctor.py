@@ -76,6 +76,21 @@ def _kernels() -> Rows:
     return rows + [(name, "yes" if importlib.util.find_spec(module) else "no") for name, module in KERNELS.items()]
 
 
+def _selection_kernels() -> Rows:
+    import torch
+
+    from seats_cli import kernels
+
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
+
+    def used(device: torch.device) -> str:
+        why = kernels.why_not(device)
+        return "triton" if why is None else f"torch; those of triton: {why}"
+
+    return [(str(device), used(device)) for device in devices]
+
+
 def _quantisation() -> Rows:
     from seats_cli.models.quantisation import LIBRARIES, import_library
 
@@ -134,6 +149,7 @@ SECTIONS: dict[str, Callable[[], Rows]] = {
     "packages": _packages,
     "devices": _devices,
     "attention kernels": _kernels,
+    "selection kernels": _selection_kernels,
     "quantisation": _quantisation,
     "decoders": _codecs,
     "cached models": _models,

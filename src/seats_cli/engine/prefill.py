@@ -1,7 +1,7 @@
 """The prompt through the decoder layers, dropping rows where the method says so (SEATS Sec. 4.2).
 
 A plain loop over the model's own layers. Inside it nothing is asked of the device: every shape follows from the
-plan, so the host runs ahead of the GPU. Counts and traces are read once, after the loop.
+plan, so the host runs ahead of the GPU. Counts and traces are for whoever reads them afterwards.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional
 from seats_cli.config import KvCache, ScoreWith
 from seats_cli.engine.cache import RaggedCache
 from seats_cli.engine.stage_one import EncodedClip
+from seats_cli.kernels.transfer import to_device
 from seats_cli.layout import Layout, Modality
 from seats_cli.models.base import OmniModel, place_of
 from seats_cli.selection.base import LayerState, SelectionMethod
@@ -89,16 +90,26 @@ class Prefill:
     Attributes:
         logits: float [vocab], for the first token of the answer.
         cache: Keys and values per layer.
-        counts: Per layer, tokens it processed: (text, video, audio).
+        modalities: Int64 [S] per layer, ``Modality`` of the tokens it processed.
         scored: Tokens in the sequence at each scoring, for the cost report.
         trace: Per drop, what the method noted: ``before_layer_16/kept_rows``, ``.../scores``, ...
     """
 
     logits: torch.Tensor
     cache: RaggedCache
-    counts: list[tuple[int, int, int]]
+    modalities: list[torch.Tensor]
     scored: list[int]
     trace: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> list[tuple[int, int, int]]:
+        """Per layer, tokens it processed: (text, video, audio). Waits for the device, once."""
+        different = {id(one): one for one in self.modalities}
+        there = self.logits.device
+        shares = [[(one == kind).sum() for kind in Modality] for one in different.values()]
+        table = torch.stack([share.to(there) for row in shares for share in row]).view(-1, 3).tolist()
+        rows = dict(zip(different, table, strict=True))
+        return [(text, video, audio) for text, video, audio in (rows[id(one)] for one in self.modalities)]
 
 
 def layer_device(model: OmniModel, index: int) -> torch.device:
@@ -125,10 +136,10 @@ def first_rows(model: OmniModel, layout: Layout, encoded: EncodedClip) -> Rows:
     """
     index, device = encoded.index, encoded.embeddings.device
     hidden = encoded.embeddings[None]
-    positions = torch.from_numpy(layout.positions).to(device)[:, index]
+    positions = to_device(layout.positions, device)[:, index]
     cos, sin = model.rope(hidden, positions)
-    modality = torch.from_numpy(layout.modality).to(device)[index]
-    window = torch.from_numpy(layout.window).to(device)[index]
+    modality = to_device(layout.modality, device)[index]
+    window = to_device(layout.window, device)[index]
     rows = Rows(hidden, cos, sin, index, modality, window)
     if encoded.deepstack is None:
         return rows
@@ -181,11 +192,6 @@ def _only_last(cache: RaggedCache, per_layer: list[torch.Tensor]) -> None:
         cache.keep(layer, torch.searchsorted(rows, last.to(rows.device)))
 
 
-def _count(per_layer: list[torch.Tensor]) -> list[tuple[int, int, int]]:
-    counts = {id(m): torch.bincount(m, minlength=3).tolist() for m in per_layer}
-    return [tuple(counts[id(m)][:3]) for m in per_layer]
-
-
 def prefill(
     model: OmniModel,
     layout: Layout,
@@ -236,7 +242,7 @@ def prefill(
     if kv_cache == "text" and drops:
         _only_last(cache, rows_in_layer)
     scored = [len(value) for name, value in trace.items() if name.endswith("/scores")]
-    return Prefill(logits, cache, _count(per_layer), scored, trace)
+    return Prefill(logits, cache, per_layer, scored, trace)
 
 
 def _on(mask: torch.Tensor | None, hidden: torch.Tensor) -> Any:

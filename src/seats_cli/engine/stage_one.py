@@ -15,6 +15,7 @@ import torch
 
 from seats_cli.engine.encode import Batches, WindowBatch, window_batches
 from seats_cli.engine.prepare import WINDOWS_PER_BATCH, ClipShape
+from seats_cli.kernels.transfer import to_device
 from seats_cli.layout import Layout, Modality
 from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel
@@ -148,11 +149,11 @@ def with_text(model: OmniModel, layout: Layout, clip: KeptClip) -> EncodedClip:
         clip: Its windows are those of the layout.
     """
     device = model.device
-    text_rows = torch.from_numpy(layout.rows(Modality.TEXT)).to(device)
-    text = model.embed(torch.from_numpy(layout.ids).to(device)[text_rows])
+    of_text = layout.rows(Modality.TEXT)
+    text_rows, text = to_device(of_text, device), model.embed(to_device(layout.ids[of_text], device))
     rows, embeddings = [text_rows], [text]
     for modality, tokens in clip.items():
-        all_rows = torch.from_numpy(layout.rows(modality)).to(device)
+        all_rows = to_device(layout.rows(modality), device)
         rows.append(all_rows[tokens.places.to(device)])
         embeddings.append(tokens.embeddings.to(device, text.dtype))
     index, order = torch.cat(rows).sort()

@@ -62,6 +62,7 @@ class Qwen25Omni(QwenOmni):
         from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb_vision
         from transformers.vision_utils import get_vision_window_index
 
+        from seats_cli.kernels.transfer import to_device
         from seats_cli.models.saliency import attention_received
 
         block, vision = self._parts[1].blocks[-1], self.spec.geometry.vision
@@ -76,7 +77,7 @@ class Qwen25Omni(QwenOmni):
         order, _ = get_vision_window_index(
             torch.tensor([grid]), vision.merge_size, vision.window_pixels, vision.patch_size
         )
-        return merged[torch.argsort(order).to(merged.device)]
+        return merged[to_device(torch.argsort(order).numpy(), merged.device)]
 
     def encode_audio(self, mel: torch.Tensor, *, saliency: bool) -> Encoded:
         """The audio tower on whole 2 s chunks (the last may be shorter)."""

@@ -1,6 +1,7 @@
 """Attention received in an encoder's last layer (SEATS Sec. 4.1), for every family.
 
-The published pictures of it build the whole map; here each window's map exists for a moment, head by head.
+The published pictures of it build the whole map; here each window's map exists for a moment, head by head, and on
+a GPU not at all (``kernels.attention``).
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+
+from seats_cli import kernels
+from seats_cli.kernels.transfer import to_device
 
 MAP_BYTES = 256 << 20
 """One batch of attention maps stays below this."""
+_OF_KERNEL = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @contextmanager
@@ -40,10 +46,9 @@ def _window_index(sizes: Sequence[int], device: torch.device) -> tuple[torch.Ten
 
     Built from host integers, so nothing is asked of the device.
     """
-    lengths = torch.tensor(list(sizes))
-    slots = torch.arange(int(lengths.max()))
-    rows = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(slots, lengths[:, None] - 1)
-    return rows.to(device), lengths.to(device)
+    lengths = np.array(sizes, dtype=np.int64)
+    slots = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
+    return to_device((np.cumsum(lengths) - lengths)[:, None] + slots, device), to_device(lengths, device)
 
 
 def _received(query: torch.Tensor, key: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -76,6 +81,10 @@ def attention_received(
     Returns:
         float32 [n]: softmax over the window's keys, mean over heads, sum over the window's queries.
     """
+    if kernels.available(query.device) and query.dtype in _OF_KERNEL:
+        from seats_cli.kernels import attention
+
+        return attention.attention_received(query, key, window_sizes, scale)
     rows, lengths = _window_index(window_sizes, query.device)
     width = rows.shape[1]
     step = max(1, MAP_BYTES // (4 * width * width))
@@ -88,5 +97,5 @@ def attention_received(
         for i in range(0, len(window_sizes), step)
     ]
     # Each row once: the slots of a window are its rows in order, and the spare ones come last.
-    flat = torch.cat([torch.arange(size) + i * width for i, size in enumerate(window_sizes)])
-    return torch.cat(parts).reshape(-1)[flat.to(query.device)]
+    flat = np.concatenate([np.arange(size) + i * width for i, size in enumerate(window_sizes)])
+    return torch.cat(parts).reshape(-1)[to_device(flat, query.device)]

@@ -7,13 +7,18 @@ depends on sizes is worked out on the host, so nothing here waits for the device
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from seats_cli import kernels
+from seats_cli.kernels.transfer import to_device
 
 _INF = float("inf")
+_LEAST_SQUARE = 1e-24
+"""A shorter token counts as longer than it is, so that a zero vector has cosines of 0."""
 DISTANCE_BYTES = 256 << 20
 """The distances of one run of windows stay below this."""
 
@@ -40,31 +45,84 @@ def select_diverse(
         ValueError: A count exceeds its window, or the sizes do not sum to ``n``.
     """
     _check(embeddings, window_sizes, keep_counts)
-    device = embeddings.device
     sizes, keeps = np.array(window_sizes, dtype=np.int64), np.array(keep_counts, dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-    whole = _to_device(np.flatnonzero(np.repeat(sizes == keeps, sizes)), device)
-    unit = F.normalize(embeddings.float(), dim=-1)
-    picked = [
-        _pick(unit, saliency.float(), sizes[group], keeps[group], starts[group])
-        for group in _groups(window_sizes, keep_counts)
-    ]
-    return torch.cat([*picked, whole]).sort().values
+    groups = [_Group.of(group, sizes, keeps) for group in _groups(window_sizes, keep_counts)]
+    whole = np.flatnonzero(np.repeat(sizes == keeps, sizes))
+    if not groups:
+        return to_device(whole, embeddings.device)
+    saliency = saliency.float()
+    if kernels.available(embeddings.device) and all(group.width <= kernels.LONGEST_WINDOW for group in groups):
+        return _by_kernel(embeddings, saliency, groups, sizes, keeps)
+    picked = [_pick(embeddings, saliency, group) for group in groups]
+    return torch.cat([*picked, to_device(whole, embeddings.device)]).sort().values
 
 
-def _pick(unit: Tensor, saliency: Tensor, sizes: np.ndarray, keeps: np.ndarray, starts: np.ndarray) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Windows whose distances are held at the same time.
+
+    Attributes:
+        windows: Their indices.
+        sizes: Tokens of each.
+        keeps: Picks of each.
+        starts: First token of each.
+    """
+
+    windows: Sequence[int]
+    sizes: np.ndarray
+    keeps: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, windows: Sequence[int], sizes: np.ndarray, keeps: np.ndarray) -> _Group:
+        return cls(windows, sizes[windows], keeps[windows], (np.cumsum(sizes) - sizes)[windows])
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest."""
+        return int(self.sizes.max())
+
+    @property
+    def padding(self) -> np.ndarray:
+        """Bool ``[W, width]``."""
+        padding: np.ndarray = np.arange(self.width) >= self.sizes[:, None]
+        return padding
+
+    def side_by_side(self, tokens: Tensor) -> Tensor:
+        """``[n, ...]`` -> ``[W, width, ...]``. Padded places hold the window's first token: they are masked."""
+        n_windows, first = len(self.windows), int(self.starts[0])
+        if (self.starts == first + self.width * np.arange(n_windows)).all() and not self.padding.any():
+            return tokens[first : first + n_windows * self.width].reshape(n_windows, self.width, *tokens.shape[1:])
+        rows = self.starts[:, None] + np.where(self.padding, 0, np.arange(self.width))
+        return tokens[to_device(rows, tokens.device)]
+
+
+def _by_kernel(
+    embeddings: Tensor, saliency: Tensor, groups: Sequence[_Group], sizes: np.ndarray, keeps: np.ndarray
+) -> Tensor:
+    """All picks, ascending, a launch for each group; windows that are kept whole go with the first."""
+    from seats_cli.kernels.greedy import choose_tokens
+
+    starts, places = np.cumsum(sizes) - sizes, np.cumsum(keeps) - keeps
+    kept = torch.empty(int(keeps.sum()), dtype=torch.int64, device=embeddings.device)
+    whole = [(0, w) for w in np.flatnonzero((sizes == keeps) & (sizes > 0)).tolist()]
+    for i, group in enumerate(groups):
+        listed = [*enumerate(group.windows), *(whole if i == 0 else [])]
+        table = [(row, int(starts[w]), int(sizes[w]), int(keeps[w]), int(places[w])) for row, w in listed]
+        products, inverse = _products(group.side_by_side(embeddings))
+        choose_tokens(products, inverse, saliency, table, kept)
+    return kept
+
+
+def _pick(embeddings: Tensor, saliency: Tensor, group: _Group) -> Tensor:
     """Picks of some windows side by side: int64, window by window, in the order of picking."""
-    device = unit.device
-    position = np.arange(sizes.max())
-    padding = position >= sizes[:, None]
-    # Padded places read the window's first token: any token would do, they are masked.
-    gather = _to_device(starts[:, None] + np.where(padding, 0, position), device)
-    steps = int(keeps.max())
-    wanted = np.flatnonzero(np.arange(steps) < keeps[:, None])
-
-    distance = _weighted_distance(unit[gather], saliency[gather])
-    picks = _greedy(distance, _to_device(padding, device), steps) + _to_device(starts[:, None], device)
-    return picks.flatten()[_to_device(wanted, device)]
+    device = embeddings.device
+    steps = int(group.keeps.max())
+    wanted = np.flatnonzero(np.arange(steps) < group.keeps[:, None])
+    products, inverse = _products(group.side_by_side(embeddings))
+    distance = _weighted_distance(products, inverse, group.side_by_side(saliency))
+    picks = _greedy(distance, to_device(group.padding, device), steps) + to_device(group.starts[:, None], device)
+    return picks.flatten()[to_device(wanted, device)]
 
 
 def diversity_matmul_macs(window_sizes: Sequence[int], keep_counts: Sequence[int], dim: int) -> int:
@@ -110,14 +168,23 @@ def _groups(window_sizes: Sequence[int], keep_counts: Sequence[int]) -> list[lis
     return groups
 
 
-def _to_device(host: np.ndarray, device: torch.device) -> Tensor:
-    # A blocking copy would wait for all the work queued on the device.
-    return torch.from_numpy(host).to(device, non_blocking=True)
+def _products(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``x`` ``[W, n, d]``: float32 dot products ``[W, n, n]``, and one over the lengths ``[W, n]``.
+
+    Of values of half precision every product is exact in float32, where they are summed.
+    """
+    if x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16):
+        products = torch.bmm(x, x.transpose(1, 2), out_dtype=torch.float32)
+    else:
+        x = x.float()
+        products = torch.bmm(x, x.transpose(1, 2))
+    return products, products.diagonal(dim1=1, dim2=2).clamp(min=_LEAST_SQUARE).rsqrt()
 
 
-def _weighted_distance(x: Tensor, saliency: Tensor) -> Tensor:
-    """``[W, i, j]`` distances weighted by the candidate ``j``, of unit vectors ``x`` ``[W, n, d]``."""
-    return (1.0 - torch.bmm(x, x.transpose(1, 2))) * saliency[:, None, :]
+def _weighted_distance(products: Tensor, inverse: Tensor, saliency: Tensor) -> Tensor:
+    """``[W, i, j]`` distances weighted by the candidate ``j``; ``products`` are gone after it."""
+    cosines = products.mul_(inverse[:, :, None]).mul_(inverse[:, None, :])
+    return torch.rsub(cosines, 1.0).mul_(saliency[:, None, :])
 
 
 def _greedy(distance: Tensor, padding: Tensor, steps: int) -> Tensor:

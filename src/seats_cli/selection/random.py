@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seats_cli.kernels.transfer import to_device
 from seats_cli.layout import Modality
 from seats_cli.selection.base import EncodedWindows, Kept, LayerKept, LayerState, SelectionMethod
 
@@ -73,7 +74,7 @@ class Random(SelectionMethod):
         drawn = np.sort(np.random.default_rng(entropy).choice(n, size=n_kept, replace=False))
         window = np.repeat(np.arange(len(windows.window_sizes)), windows.window_sizes)
         counts = np.bincount(window[drawn], minlength=len(windows.window_sizes))
-        return Kept(torch.from_numpy(drawn).to(windows.embeddings.device), None, tuple(counts.tolist()))
+        return Kept(to_device(drawn, windows.embeddings.device), None, tuple(counts.tolist()))
 
     def before_layer(self, state: LayerState) -> LayerKept:
         """All of them."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seats_cli import kernels
 from seats_cli.config import ScoreNorm, WindowBudgets
 from seats_cli.layout import Modality
 
@@ -67,25 +68,40 @@ def select_relevant(
         in it.
     """
     budget = min(budget_video + budget_audio, scores.shape[0] - n_text)
+    if _by_kernel(scores, n_windows, budget):
+        from seats_cli.kernels.relevance import Drop, select
+
+        totals = (budget, budget_video, budget_audio, min(2 * max_window_tokens, budget))
+        how = (temperature, weigh_by == "uniform", score_norm == "standard")
+        return select(scores, modality, window, Drop(n_windows, *totals, n_text, *how))
     slot = _slots(modality, window, n_windows)
     sizes = PerModality(*_per_window(_count(slot, n_windows)))
     if budget == 0:
-        indices = torch.sort((slot < 2 * n_windows).to(torch.int8), stable=True).indices[:n_text]
-        nothing = PerModality(torch.zeros_like(sizes.video), torch.zeros_like(sizes.audio))
-        unweighted = PerModality(nothing.video.double(), nothing.audio.double())
-        return indices, _trace(unweighted, nothing, torch.ones((), dtype=torch.bool, device=slot.device))
+        return _text_alone(slot, sizes, n_text)
     weights = window_weights(scores, slot, sizes, temperature, score_norm, weigh_by)
     windows = window_budgets((weights.video + weights.audio) / 2, sizes, budget, 2 * max_window_tokens)
     shares = modality_budgets(windows, weights, sizes, budget_video, budget_audio)
     plain = ((sizes.video + sizes.audio > 0).sum() <= 1) | (sizes.video.sum() == 0) | (sizes.audio.sum() == 0)
-    whole = _plain_budgets(sizes, budget, budget_video)
     # In the plain case all windows are treated as the first one.
-    limits = torch.where(plain, torch.cat(whole), torch.cat(shares))
+    limits = torch.where(plain, torch.cat(_plain_budgets(sizes, budget, budget_video)), torch.cat(shares))
     group = torch.where(plain & (slot < 2 * n_windows), slot // n_windows * n_windows, slot)
     stays = (slot == 2 * n_windows) | (_rank(scores, group, n_windows) < _pad(limits)[group])
     indices = torch.sort((~stays).to(torch.int8), stable=True).indices[: n_text + budget]
     kept = PerModality(*_per_window(_count(slot[indices], n_windows)))
     return indices, _trace(weights, kept, plain)
+
+
+def _text_alone(slot: Tensor, sizes: PerModality, n_text: int) -> tuple[Tensor, dict[str, Tensor]]:
+    n_windows = sizes.video.shape[0]
+    indices = torch.sort((slot < 2 * n_windows).to(torch.int8), stable=True).indices[:n_text]
+    nothing = PerModality(torch.zeros_like(sizes.video), torch.zeros_like(sizes.audio))
+    unweighted = PerModality(nothing.video.double(), nothing.audio.double())
+    return indices, _trace(unweighted, nothing, torch.ones((), dtype=torch.bool, device=slot.device))
+
+
+def _by_kernel(scores: Tensor, n_windows: int, budget: int) -> bool:
+    fits = 0 < n_windows <= kernels.MOST_WINDOWS and scores.shape[0] <= kernels.MOST_TOKENS
+    return fits and budget > 0 and kernels.available(scores.device)
 
 
 def window_weights(
