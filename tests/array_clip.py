@@ -37,9 +37,10 @@ class ArrayClip:
     def seconds_audio(self) -> float:
         return 0.0 if self._waveform is None else len(self._waveform) / RATE
 
-    def frames(self):
+    def frames(self, shrink=None):
         for i, image in enumerate(self._images):
-            yield Frame(np.ascontiguousarray(image), i / 2, i)
+            upright = np.ascontiguousarray(image)
+            yield Frame(upright if shrink is None else shrink(upright), i / 2, i)
 
     def waveform(self) -> np.ndarray:
         return np.zeros(0, np.float32) if self._waveform is None else self._waveform

@@ -65,8 +65,8 @@ class Library:
 class _Watched(ArrayClip):
     inside: Callable[[str], object]
 
-    def frames(self):
-        for frame in super().frames():
+    def frames(self, shrink=None):
+        for frame in super().frames(shrink):
             self.inside(self.path)
             yield frame
 

@@ -17,7 +17,7 @@ import torch
 from seats_cli import cost
 from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape
 from seats_cli.layout import Modality
-from seats_cli.media.types import Clip
+from seats_cli.media.types import Clip, Shrink, Uint8
 from seats_cli.models.base import Encoded, OmniModel
 from seats_cli.models.preprocess import log_mel, patchify, resize
 from seats_cli.selection.base import EncodedWindows
@@ -89,6 +89,16 @@ def _window_ranges(
         first = last
 
 
+def shrink_to(size: tuple[int, int]) -> Shrink:
+    """What brings a picture to a size, on the CPU, in the thread that decoded it."""
+
+    def shrink(image: Uint8) -> Uint8:
+        small: Uint8 = resize(torch.from_numpy(image)[None], size)[0].numpy()
+        return small
+
+    return shrink
+
+
 def patches_of(model: OmniModel, images: Iterable[npt.NDArray[np.uint8]], size: tuple[int, int]) -> torch.Tensor:
     """Frames [H, W, 3] of whole grids -> patches on the model's device, in its precision.
 
@@ -134,7 +144,7 @@ def _video_batches(
     if video is None or size is None:
         return
     vision = model.spec.geometry.vision
-    frames = clip.frames()
+    frames = clip.frames(shrink_to(size))
     for first, last in _window_ranges(sizes, per_batch):
         n_grids = sum(sizes[first:last]) // video.tokens_per_grid
         with watch("decode"):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Generator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -75,11 +76,17 @@ class FirstFrame:
         width: Pixels, as stored.
         height: Pixels, as stored.
         orientation: How it becomes upright.
+        interlaced: Whether it is made of two fields.
     """
 
     width: int
     height: int
     orientation: Orientation
+    interlaced: bool = False
+
+    def has_size_of(self, frame: VideoFrame) -> bool:
+        """Whether a frame is stored in the same size."""
+        return (frame.width, frame.height) == (self.width, self.height)
 
 
 @dataclass(slots=True)
@@ -134,7 +141,7 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
         closing(_decoded(container, stream_index, Losses(), n_threads=1)) as frames,
     ):
         for frame in frames:
-            return FirstFrame(frame.width, frame.height, read_orientation(frame))
+            return FirstFrame(frame.width, frame.height, read_orientation(frame), bool(frame.interlaced_frame))
     raise MediaError(
         f"{path}: not one frame of the video stream can be decoded",
         f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it",
@@ -251,22 +258,50 @@ def _nearer(
     return (current if after < before else last), True
 
 
-def to_rgb(path: str, frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
-    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+def count_flaws(frame: VideoFrame, first: FirstFrame, losses: Losses) -> None:
+    """Count what is wrong with a frame that is shown."""
+    losses.damaged += frame.is_corrupt
+    losses.resized += not first.has_size_of(frame)
 
-    Raises:
-        MediaError: There is no way from its pixel format to RGB.
+
+class Converter:
+    """Brings decoded frames to RGB; of one thread alone.
+
+    Args:
+        path: The file, for errors.
+        first: What all pictures are brought to the size and orientation of.
     """
+
+    def __init__(self, path: str, first: FirstFrame) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path, self._first = path, first
+        # A frame's own would be set up for every frame.
+        self._reformatter = VideoReformatter()
+
+    def to_rgb(self, frame: VideoFrame) -> Uint8:
+        """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+
+        Raises:
+            MediaError: There is no way from its pixel format to RGB.
+        """
+        import av
+
+        as_first = self._first.has_size_of(frame)
+        width, height = (None, None) if as_first else (self._first.width, self._first.height)
+        try:
+            converted = self._reformatter.reformat(frame, width, height, "rgb24", **_one_thread())
+            image = cast("Uint8", converted.to_ndarray())
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
+            raise MediaError(f"{self._path}: {pixels}", "convert it to h264 first") from None
+        return self._first.orientation.apply(image)
+
+
+@cache
+def _one_thread() -> dict[str, Any]:
+    """Arguments by which a reformatter begins no threads; before version 17 of PyAV it has none."""
     import av
 
-    losses.damaged += frame.is_corrupt
-    as_first = (frame.width, frame.height) == (first.width, first.height)
-    losses.resized += not as_first
-    width, height = (None, None) if as_first else (first.width, first.height)
-    try:
-        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=width, height=height))
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
-        raise MediaError(f"{path}: {pixels}", "convert it to h264 first") from None
-    return first.orientation.apply(image)
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}

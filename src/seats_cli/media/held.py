@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from seats_cli.media.types import AudioInfo, Clip, Float32, Frame, SamplingPlan, Uint8, VideoInfo
+from seats_cli.media.types import AudioInfo, Clip, Float32, Frame, SamplingPlan, Shrink, Uint8, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +42,11 @@ class HeldClip:
         """The same clip as freshly opened: what is noted about one is not noted about the other."""
         return replace(self, warnings=list(self.warnings))
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
         """The frames of the plan."""
         images = () if self.images is None else self.images
         for index, (image, seconds) in enumerate(zip(images, self.pts_seconds, strict=True)):
-            yield Frame(image, seconds, index)
+            yield Frame(image if shrink is None else shrink(image), seconds, index)
         self.warnings.extend(line for line in self.late_warnings if line not in self.warnings)
 
     def waveform(self) -> Float32:
@@ -54,7 +54,7 @@ class HeldClip:
         return self.sound
 
 
-def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Callable[[Uint8], Uint8]]) -> HeldClip:
+def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Shrink]) -> HeldClip:
     """Decode a clip to its end.
 
     Args:
@@ -72,8 +72,8 @@ def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Callable[[U
     del clip.warnings[len(said) :]
     images: Uint8 | None = None
     seconds = []
-    for frame in clip.frames():
-        image = shrink(frame.image)
+    for frame in clip.frames(shrink):
+        image = frame.image
         if images is None:
             images = np.empty((clip.plan.n_frames if clip.plan else 0, *image.shape), np.uint8)
         images[frame.index] = image

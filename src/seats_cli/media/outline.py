@@ -12,7 +12,8 @@ import numpy as np
 
 from seats_cli.config import MediaOptions
 from seats_cli.errors import MediaError, UsageError
-from seats_cli.media.frames import Losses, pick_frames
+from seats_cli.media.frames import Losses
+from seats_cli.media.pictures import Wanted, pictures
 from seats_cli.media.probe import NO_AUDIO_TRACK, Probe, VideoTrack, probe
 from seats_cli.media.sampling import Part, choose_pts, make_plan, used_part
 from seats_cli.media.timeline import Int64
@@ -40,6 +41,13 @@ class Picture:
     wanted_ticks: Int64
     start_seconds: float
     seconds: float
+
+    def wanted(self, path: str) -> Wanted:
+        """What of its file is decoded."""
+        track = self.track
+        return Wanted(
+            path, track.info.stream_index, track.info.codec, track.timeline, track.first, self.wanted_ticks
+        )
 
     @property
     def n_decoded(self) -> int:
@@ -224,13 +232,11 @@ def decoding_rate(outline: ClipOutline, most_seconds: float) -> float | None:
     """
     if outline.picture is None or outline.video is None:
         return None
-    track, wanted = outline.picture.track, outline.picture.wanted_ticks
     begun, n_shown = time.perf_counter(), 0
-    frames = pick_frames(outline.path, track.info.stream_index, track.timeline, wanted, Losses())
+    frames = pictures(outline.picture.wanted(outline.path), Losses(), None)
     try:
         with closing(frames):
-            for _, frame in frames:
-                frame.to_ndarray(format="rgb24")
+            for _ in frames:
                 n_shown += 1
                 if time.perf_counter() - begun > most_seconds:
                     break
@@ -239,7 +245,7 @@ def decoding_rate(outline: ClipOutline, most_seconds: float) -> float | None:
     spent = time.perf_counter() - begun
     if not n_shown or not spent:
         return None
-    done = replace(outline.picture, wanted_ticks=wanted[:n_shown]).n_decoded
+    done = replace(outline.picture, wanted_ticks=outline.picture.wanted_ticks[:n_shown]).n_decoded
     return done * outline.video.width * outline.video.height / spent
 
 

@@ -16,6 +16,7 @@ from seats_cli.media.types import (
     Float32,
     Frame,
     SamplingPlan,
+    Shrink,
     Uint8,
     VideoInfo,
 )
@@ -118,12 +119,13 @@ class NoiseClip:
         """Whether it has sound."""
         return self._n_samples > 0
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield ``plan.n_frames`` frames, uint8 [height, width, 3]; callable again."""
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
+        """Yield ``plan.n_frames`` frames, uint8 [height, width, 3] or as ``shrink`` makes them; callable again."""
         if self.plan is None:
             return
         for index, time_seconds in enumerate(self.plan.times_seconds.tolist()):
-            yield Frame(self._picture(time_seconds), time_seconds, index)
+            image = self._picture(time_seconds)
+            yield Frame(image if shrink is None else shrink(image), time_seconds, index)
 
     def _picture(self, time_seconds: float) -> Uint8:
         scene, progress = divmod(time_seconds / _SECONDS_PER_SCENE, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,6 +58,8 @@ class Timeline:
         by_order: The times say when the n-th shown frame is due, but not which packet holds it, because the
             container keeps decode order only (avi, elementary streams).
         assumed_fps: The rate taken for granted because the file has no times at all; None otherwise.
+        plain: Every packet states a time of its own, so that a packet and its frame are known by it.
+        closed_ticks: int64 [c], ascending: keyframes behind which nothing is stored that is shown before them.
     """
 
     ticks: Int64
@@ -66,6 +68,8 @@ class Timeline:
     time_base: Fraction
     by_order: bool = False
     assumed_fps: float | None = None
+    plain: bool = False
+    closed_ticks: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def start_seconds(self) -> float:
@@ -126,7 +130,21 @@ class _Packets:
         ticks = np.unique(times[shown])
         last = int(np.array(self.durations, np.int64)[times == ticks[-1]].max())
         last = last if last > 0 else _typical_gap(ticks, time_base, rate)
-        return Timeline(ticks, np.unique(times[keyframes]), last, time_base, by_order)
+        plain = not by_order and ticks.size == len(pts)
+        closed = np.unique(_closed(pts, keyframes)) if plain else ticks[:0]
+        return Timeline(
+            ticks, np.unique(times[keyframes]), last, time_base, by_order, plain=plain, closed_ticks=closed
+        )
+
+
+def _closed(pts: Int64, keyframes: npt.NDArray[np.bool_]) -> Int64:
+    """Times of the keyframes that no packet up to the next keyframe in stored order goes before."""
+    places = np.flatnonzero(keyframes)
+    if not places.size:
+        return pts[:0]
+    times = pts[places]
+    closed: Int64 = times[np.minimum.reduceat(pts, places) == times]
+    return closed
 
 
 def _gaps(ticks: Int64) -> npt.NDArray[np.uint64]:
