@@ -15,6 +15,7 @@ import numpy as np
 
 from seats_cli.media.cores import decoding_threads
 from seats_cli.media.decoding import packets, prepare, seek, threads_for
+from seats_cli.media.h264 import FrameNumbers, UnknownHeaderError
 from seats_cli.media.runs import Run, plan_runs, share_runs
 from seats_cli.media.timeline import Int64, Timeline
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -54,12 +56,14 @@ class Source:
     Attributes:
         path: The file.
         stream_index: Its video stream.
+        codec: FFmpeg's name.
         timeline: The stream's times.
         skips: Whether frames that no other needs are passed over.
     """
 
     path: str
     stream_index: int
+    codec: str
     timeline: Timeline
     skips: bool
 
@@ -112,7 +116,7 @@ def plan_work(
     n_threads = threads_for(n_pixels, decoding_threads())
     shares = share_runs(plan_runs(begins, wanted_ticks), n_threads)
     n_workers = min(n_threads, len(shares))
-    source = Source(path, stream_index, timeline, codec in _TELLS_REFERENCES and not fields)
+    source = Source(path, stream_index, codec, timeline, codec in _TELLS_REFERENCES and not fields)
     return Work(source, shares, n_workers, n_threads // n_workers)
 
 
@@ -130,6 +134,8 @@ class RunReader:
         self._stream = cast("VideoStream", prepare(container, source.stream_index, n_threads, _STRICT))
         self._context = self._stream.codec_context
         self._skip: Literal["DEFAULT", "NONREF"] = "DEFAULT"
+        self._numbers = _numbers(self._context) if source.skips and source.codec == "h264" else None
+        self._skips = source.skips and (source.codec != "h264" or self._numbers is not None)
         self._packets = packets(container, [self._stream])
         # Times of the last keyframe and the last packet that were read.
         self._keyframe: int | None = None
@@ -151,6 +157,8 @@ class RunReader:
         import av
 
         check = _Check(run)
+        if self._numbers is not None:
+            self._numbers.begin()
         try:
             with closing(self._from(run)) as stored:
                 for packet in stored:
@@ -161,13 +169,14 @@ class RunReader:
                 yield from check.passed(self._context.decode(None))
             check.end()
             self._context.flush_buffers()
-        except av.FFmpegError as error:
+        except (av.FFmpegError, UnknownHeaderError) as error:
             raise InexactError(str(error)) from None
 
     def _decode(self, packet: Packet[Stream], *, wanted: bool) -> list[VideoFrame]:
-        skip: Literal["DEFAULT", "NONREF"] = (
-            "DEFAULT" if wanted or packet.is_keyframe or not self._source.skips else "NONREF"
-        )
+        needed = wanted or packet.is_keyframe or not self._skips
+        skip: Literal["DEFAULT", "NONREF"] = "DEFAULT" if needed else "NONREF"
+        if self._numbers is not None and not self._numbers.follows(memoryview(packet)):
+            raise InexactError("a reference is missing")
         if skip != self._skip:
             self._context.skip_frame = skip
             self._skip = skip
@@ -221,6 +230,13 @@ class RunReader:
 
     def _ticks(self, seconds: int) -> int:
         return int(seconds / self._source.timeline.time_base)
+
+
+def _numbers(context: VideoCodecContext) -> FrameNumbers | None:
+    try:
+        return FrameNumbers(context.extradata)
+    except UnknownHeaderError:
+        return None
 
 
 class _Check:
