@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _REACH_SECONDS = 1
+
+Opened = Callable[[str], AbstractContextManager["InputContainer"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,11 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
 
 
 def _timed(
-    path: str, stream_index: int, timeline: Timeline, seek_ticks: int | None, losses: Losses
+    path: str, stream_index: int, timeline: Timeline, seek_ticks: int | None, losses: Losses, opened: Opened
 ) -> Generator[tuple[int, VideoFrame]]:
     """Decoded frames with their presentation times in ticks, ascending."""
     with ExitStack() as stack:
-        container = stack.enter_context(open_container(path))
+        container = stack.enter_context(opened(path))
         if seek_ticks is not None and not seek(container, stream_index, seek_ticks):
             return
         last: int | None = None
@@ -176,13 +178,13 @@ def _next_tick(timeline: Timeline, last: int | None) -> int:
 
 
 def _timed_from(
-    path: str, stream_index: int, timeline: Timeline, first_ticks: int, losses: Losses
+    path: str, stream_index: int, timeline: Timeline, first_ticks: int, losses: Losses, opened: Opened
 ) -> Generator[tuple[int, VideoFrame]]:
     """As ``_timed``, begun at the keyframe before ``first_ticks`` if the container can go there."""
     keyframes = timeline.keyframe_ticks
     place = int(np.searchsorted(keyframes, first_ticks, side="right")) - 1
     if place > 0 and not timeline.by_order:
-        with closing(_timed(path, stream_index, timeline, int(keyframes[place]), losses)) as frames:
+        with closing(_timed(path, stream_index, timeline, int(keyframes[place]), losses, opened)) as frames:
             first = next(frames, None)
             # Some containers go past the place asked for.
             if first is not None and first[0] <= first_ticks:
@@ -190,12 +192,17 @@ def _timed_from(
                 yield from frames
                 return
         losses.packets = 0
-    with closing(_timed(path, stream_index, timeline, None, losses)) as frames:
+    with closing(_timed(path, stream_index, timeline, None, losses, opened)) as frames:
         yield from frames
 
 
 def pick_frames(
-    path: str, stream_index: int, timeline: Timeline, wanted_ticks: Int64, losses: Losses
+    path: str,
+    stream_index: int,
+    timeline: Timeline,
+    wanted_ticks: Int64,
+    losses: Losses,
+    opened: Opened = open_container,
 ) -> Generator[tuple[int, VideoFrame]]:
     """The frames due at some times, in one pass, holding two decoded frames at most.
 
@@ -209,6 +216,7 @@ def pick_frames(
         timeline: The stream's times.
         wanted_ticks: int64 [n], ascending, out of ``timeline.ticks``; may repeat.
         losses: Counts of what went wrong, added to.
+        opened: Opens the file.
 
     Yields:
         ``n`` pairs: the shown frame's time in ticks, and the frame.
@@ -221,7 +229,7 @@ def pick_frames(
     reach = max(tolerance, float(_REACH_SECONDS / timeline.time_base))
     first, n_done = int(wanted_ticks[0]), 0
     last: tuple[int, VideoFrame] | None = None
-    with closing(_timed_from(path, stream_index, timeline, first, losses)) as decoded:
+    with closing(_timed_from(path, stream_index, timeline, first, losses, opened)) as decoded:
         for current in decoded:
             if current[0] < first - reach:
                 continue

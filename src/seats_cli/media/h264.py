@@ -11,6 +11,8 @@ from collections.abc import Iterator
 # Of a slice's header only what lies before frame_num is read, of a parameter set what lies before its width.
 _HEADER_BYTES = 32
 _SLICE, _IDR, _SPS = 1, 5, 7
+_LEAST_SPS_BYTES = 5
+_MOST_BITS = 16
 # Profiles whose parameter sets describe their colours: 7.3.2.1.1.
 _HIGH_PROFILES = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
 
@@ -100,6 +102,8 @@ class FrameNumbers:
 
     def _learn(self, unit: bytes) -> None:
         """7.3.2.1.1."""
+        if len(unit) < _LEAST_SPS_BYTES:
+            raise UnknownHeaderError
         profile, bits = unit[1], _Bits(unit[4:])
         bits.golomb()
         self._colour_planes = False
@@ -110,7 +114,10 @@ class FrameNumbers:
             if bits.read(1):
                 # Scaling lists, which nearly nobody uses.
                 raise UnknownHeaderError
-        self._n_bits = bits.golomb() + 4
+        n_bits = bits.golomb() + 4
+        if n_bits > _MOST_BITS:
+            raise UnknownHeaderError
+        self._n_bits = n_bits
 
     def _units(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The first bytes of each unit."""

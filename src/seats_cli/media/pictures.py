@@ -9,37 +9,17 @@ from typing import TYPE_CHECKING
 
 from seats_cli.errors import MediaError
 from seats_cli.media.ahead import in_order
-from seats_cli.media.frames import Converter, FirstFrame, Losses, count_flaws, pick_frames
+from seats_cli.media.decoders import by_nvdec, by_torchcodec, shrunk, whole_pass
+from seats_cli.media.frames import Converter, FirstFrame, Losses
 from seats_cli.media.runs import Run
 from seats_cli.media.skipping import InexactError, RunReader, Work, plan_work
 from seats_cli.media.source import open_container
-from seats_cli.media.timeline import Int64, Timeline
+from seats_cli.media.timeline import Int64
 from seats_cli.media.types import Shrink, Uint8
-from seats_cli.timelimit import check_time
+from seats_cli.media.wanted import Wanted
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """Which pictures of a file are wanted.
-
-    Attributes:
-        path: The file.
-        stream_index: Its video stream.
-        codec: FFmpeg's name.
-        timeline: The stream's times.
-        first: What the first frame tells.
-        ticks: int64 [n], ascending, out of ``timeline.ticks``; may repeat.
-    """
-
-    path: str
-    stream_index: int
-    codec: str
-    timeline: Timeline
-    first: FirstFrame
-    ticks: Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +35,8 @@ def pictures(wanted: Wanted, losses: Losses, shrink: Shrink | None) -> Generator
     """The pictures due at some times, upright; what serves several times is converted once.
 
     They are those of ``frames.pick_frames``. Where the file allows it, only what they need is decoded, by several
-    threads; the first sign that something is wrong ends that, and one pass over all goes on from there.
+    threads; the first sign that something is wrong ends that, and one pass over all goes on from there. Another
+    decoder, where one is named, has its own way.
 
     Args:
         wanted: Which.
@@ -69,6 +50,11 @@ def pictures(wanted: Wanted, losses: Losses, shrink: Shrink | None) -> Generator
         MediaError: Nothing could be decoded.
         TimeLimitError: The time is over.
     """
+    if wanted.decoder != "pyav":
+        others = {"torchcodec": by_torchcodec, "nvdec": by_nvdec}
+        with closing(others[wanted.decoder](wanted, losses, shrink)) as shown:
+            yield from shown
+        return
     n_done, quick = 0, Losses()
     work = _plan(wanted)
     if work is not None:
@@ -84,7 +70,7 @@ def pictures(wanted: Wanted, losses: Losses, shrink: Shrink | None) -> Generator
         else:
             losses.resized += quick.resized
             return
-    with closing(_surely(wanted, losses, shrink, n_done)) as shown:
+    with closing(whole_pass(wanted, losses, shrink, n_done)) as shown:
         yield from shown
 
 
@@ -154,26 +140,4 @@ def _distinct(work: Work, wanted: Wanted, shrink: Shrink | None) -> Generator[_S
 def _shown(ticks: int, frame: VideoFrame, first: FirstFrame, convert: Converter, shrink: Shrink | None) -> _Shown:
     if frame.interlaced_frame and not first.interlaced:
         raise InexactError("pictures made of two fields begin on the way")
-    image = convert.to_rgb(frame)
-    return _Shown(ticks, image if shrink is None else shrink(image), not first.has_size_of(frame))
-
-
-def _surely(wanted: Wanted, losses: Losses, shrink: Shrink | None, n_done: int) -> Generator[tuple[int, Uint8]]:
-    """As ``pictures``, in one pass; without the first so many, of which only the flaws are counted."""
-    convert = Converter(wanted.path, wanted.first)
-    shown_ticks: int | None = None
-    image: Uint8 | None = None
-    picked = pick_frames(wanted.path, wanted.stream_index, wanted.timeline, wanted.ticks, losses)
-    with closing(picked):
-        for index, (ticks, frame) in enumerate(picked):
-            check_time()
-            new = ticks != shown_ticks
-            if new:
-                count_flaws(frame, wanted.first, losses)
-                shown_ticks, image = ticks, None
-            if index < n_done:
-                continue
-            if image is None:
-                image = convert.to_rgb(frame)
-                image = image if shrink is None else shrink(image)
-            yield ticks, image
+    return _Shown(ticks, shrunk(convert.to_rgb(frame), shrink), not first.has_size_of(frame))
