@@ -37,6 +37,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (MediaOptions, {"start_seconds": 5.0, "end_seconds": 2.5}, "--end 2.5 s is not after --start 5 s"),
     (MediaOptions, {"end_seconds": 0.0}, "--end 0 s is not after --start 0 s"),
     (MediaOptions, {"audio": "loud"}, "--audio is 'loud'; it must be one of auto, on, off"),
+    (MediaOptions, {"decoder": "gpu"}, "--decoder is 'gpu'; it must be one of pyav, torchcodec, nvdec"),
     (MediaOptions, {"audio": "off", "require_audio": True}, "--require-audio contradicts --audio off"),
     *[(SelectionOptions, {"trr": r}, "--trr is") for r in (0.0, -0.1, 1.0001, NAN, INF)],
     *[(SelectionOptions, {"video_trr": r, "audio_trr": 0.5}, "--video-trr is") for r in (0.0, 2, NAN)],
@@ -144,6 +145,7 @@ def test_frozen_keyword_only_and_described(kind: type) -> None:
     [
         (MediaOptions, "audio", config.AudioMode),
         (MediaOptions, "picture", config.PictureMode),
+        (MediaOptions, "decoder", config.Decoder),
         (SelectionOptions, "kv_cache", config.KvCache),
         (SelectionOptions, "score_with", config.ScoreWith),
         (SelectionOptions, "score_norm", config.ScoreNorm),

@@ -70,6 +70,7 @@ OWNERS = {
     "PIL": {"cli"},
     "av": {"media"},
     "soundfile": {"media"},
+    "torchcodec": {"media"},
     "transformers": {"models", "engine", "training"},
     "tokenizers": {"training"},
     "huggingface_hub": {"models", "cli"},

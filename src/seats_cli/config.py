@@ -19,6 +19,7 @@ WindowBudgets = Literal["query", "uniform"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 Weights = Literal["auto", "random"]
 Suite = Literal["paper", "decode", "end-to-end", "memory", "growth"]
+Decoder = Literal["pyav", "torchcodec", "nvdec"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Quant = Literal["none", "bnb-4bit", "bnb-8bit", "torchao-int8"]
 
@@ -137,6 +138,7 @@ class MediaOptions:
         audio: ``auto``: heard when it can be; ``on``: a damaged track is an error; ``off``: not heard.
         require_audio: No audible track is an error.
         picture: ``auto``: seen when there is one; ``off``: not seen.
+        decoder: Of the picture: FFmpeg in PyAV, torchcodec, or an NVIDIA GPU by PyAV. None stands in for another.
     """
 
     fps: float = 2.0
@@ -148,6 +150,7 @@ class MediaOptions:
     audio: AudioMode = "auto"
     require_audio: bool = False
     picture: PictureMode = "auto"
+    decoder: Decoder = "pyav"
 
     def __post_init__(self) -> None:
         _positive("--fps", self.fps)
@@ -164,6 +167,7 @@ class MediaOptions:
         if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
             raise UsageError(f"--end {self.end_seconds:g} s is not after --start {self.start_seconds or 0.0:g} s")
         _one_of("--audio", self.audio, get_args(AudioMode))
+        _one_of("--decoder", self.decoder, get_args(Decoder))
         _one_of("picture", self.picture, get_args(PictureMode))
         if self.require_audio and self.audio == "off":
             raise UsageError("--require-audio contradicts --audio off")

@@ -164,6 +164,7 @@ OTHER_VALUES = {
     "media": {
         **{"fps": 1.0, "max_frames": 4, "min_pixels": 100, "max_pixels": 10**6, "start_seconds": 1.0},
         **{"end_seconds": 3.0, "audio": "on", "require_audio": True, "picture": "off"},
+        "decoder": "torchcodec",
     },
     "selection": {
         **{"method": "random", "trr": 0.2, "scale": 1.2, "temperature": 0.5, "score_with": "next"},

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from seats_cli.engine.stage_one import encode
 from seats_cli.engine.trace import check_trace_path, write_trace
 from seats_cli.errors import UsageError
 from seats_cli.layout import Layout, Modality
-from seats_cli.media.types import SamplingPlan
+from seats_cli.media.types import SamplingPlan, Shrink
 from seats_cli.models.loading import LoadedModel
 from seats_cli.report import Report
 from seats_cli.timing import Stopwatch
@@ -189,7 +188,7 @@ def test_choices_are_checked_before_the_work(loaded: LoadedModel, monkeypatch: p
 
 def test_warnings_of_the_clip_reach_the_report(loaded: LoadedModel) -> None:
     class Damaged(ArrayClip):
-        def frames(self, shrink: Any = None) -> Iterator[object]:
+        def frames(self, shrink: Shrink | None = None) -> Iterator[object]:
             yield from super().frames(shrink)
             self.warnings.append("the last frames were damaged")
 

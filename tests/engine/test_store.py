@@ -231,6 +231,7 @@ def test_keys_change_with_all_that_windows_depend_on(loaded, checkpoint, tmp_pat
         "audio": "off",
         "require_audio": True,
         "picture": "off",
+        "decoder": "torchcodec",
     }
     assert set(changed) == {field.name for field in dataclasses.fields(MediaOptions)}
     medias = [MediaOptions(), *(MediaOptions(**{name: value}) for name, value in changed.items())]

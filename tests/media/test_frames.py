@@ -16,6 +16,7 @@ from seats_cli.config import MediaOptions
 from seats_cli.errors import MediaError, UsageError
 from seats_cli.media import frames as frames_room
 from seats_cli.media import open_clip
+from seats_cli.media.cores import at_most
 from seats_cli.media.frames import Losses, pick_frames
 from seats_cli.media.timeline import Timeline
 from tests.media.clips import (
@@ -238,21 +239,31 @@ def test_frames_can_be_asked_for_again(tmp_path):
     assert all(np.array_equal(a.image, b.image) for a, b in interleaved)
 
 
-def test_frames_are_not_hoarded(tmp_path):
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_frames_are_not_hoarded(tmp_path, n_threads):
     path = write_video(tmp_path / "a.mp4", even_times(240, 5), rate=5, size=(32, 32), gop=50)
     clip = open_clip(path, MediaOptions())
     alive: list[weakref.ref] = []
     most_images = most_decoded = n_frames = 0
-    for frame in clip.frames():
+    for frame in taken_by(n_threads, clip):
         n_frames += 1
         alive = [ref for ref in alive if ref() is not None] + [weakref.ref(frame.image)]
         most_images = max(most_images, len(alive))
         if n_frames % 40 == 0:
-            decoded = sum(type(thing) is VideoFrame for thing in gc.get_objects())
+            gc.collect()
+            decoded = sum(
+                type(thing) is VideoFrame and getattr(thing.format, "name", "rgb24") != "rgb24"
+                for thing in gc.get_objects()
+            )
             most_decoded = max(most_decoded, decoded)
     assert n_frames == 480
     assert most_images <= 3
-    assert 0 < most_decoded <= 8
+    assert 0 < most_decoded <= 8 * n_threads
+
+
+def taken_by(n_threads, clip):
+    with at_most(n_threads):
+        yield from clip.frames()
 
 
 def test_the_file_is_closed_after_the_last_frame_or_when_nobody_wants_more(tmp_path):
@@ -261,7 +272,7 @@ def test_the_file_is_closed_after_the_last_frame_or_when_nobody_wants_more(tmp_p
     assert open_files(path) == 0
     frames = clip.frames()
     next(frames)
-    assert open_files(path) == 1
+    assert open_files(path) >= 1
     frames.close()
     assert open_files(path) == 0
     kept(clip)

@@ -1,1 +1,1 @@
-"""Measurements that are run by hand."""
+"""Programs that measure. Nothing of them is asserted: run by hand, figures in docs/performance.md."""

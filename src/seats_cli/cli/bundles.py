@@ -14,6 +14,7 @@ from seats_cli.cli.options import (
     Attn,
     Audio,
     AudioTrr,
+    DecoderName,
     Device,
     DeviceMap,
     DtypeName,
@@ -116,8 +117,13 @@ def media_options(
     end: End = None,
     audio: Audio = _MEDIA.audio,
     require_audio: RequireAudio = False,
+    decoder: DecoderName = _MEDIA.decoder,
 ) -> MediaOptions:
     """What of a clip is seen and heard."""
+    if decoder != _MEDIA.decoder:
+        from seats_cli.media.decoders import check_decoder
+
+        check_decoder(decoder)
     return MediaOptions(
         fps=fps,
         max_frames=max_frames,
@@ -127,6 +133,7 @@ def media_options(
         end_seconds=None if end is None else parse_seconds(end, "--end"),
         audio=audio,
         require_audio=require_audio,
+        decoder=decoder,
     )
 
 

@@ -13,6 +13,7 @@ from seats_cli.config import (
     SPREADING_MAPS,
     Attention,
     AudioMode,
+    Decoder,
     Dtype,
     KvCache,
     Quant,
@@ -205,6 +206,16 @@ Audio = Annotated[
 ]
 RequireAudio = Annotated[
     bool, option("--require-audio", panel=MEDIA, help="A clip without an audible track is an error.")
+]
+
+DecoderName = Annotated[
+    Decoder,
+    option(
+        "--decoder",
+        panel=MEDIA,
+        env="SEATS_DECODER",
+        help="Of the picture. pyav: FFmpeg. torchcodec: if installed. nvdec: on an NVIDIA GPU.",
+    ),
 ]
 
 Method = Annotated[

@@ -20,6 +20,7 @@ from seats_cli.engine.pipeline import Settings, check_question, reply
 from seats_cli.engine.reading import Cached, ReadClip, read_clip, release_memory
 from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, MemoryLimitError, SeatsError, TimeLimitError, UsageError, explain
+from seats_cli.media.cores import at_most, decoding_threads
 from seats_cli.media.held import HeldClip
 from seats_cli.media.types import Clip
 from seats_cli.models.loading import LoadedModel
@@ -283,6 +284,8 @@ class _Readers:
         self._begun: dict[int, _Begun] = {}
         self._n_begun = 0
         self._threads: list[threading.Thread] = []
+        # Told to each: a thread begins without the context of its maker.
+        self._n_decoding = max(1, decoding_threads() // n_readers)
         for _ in range(n_readers):
             self._add()
 
@@ -293,7 +296,7 @@ class _Readers:
 
     def _work(self) -> None:
         try:
-            with stoppable(self._stop):
+            with stoppable(self._stop), at_most(self._n_decoding):
                 while (begun := self._begin()) is not None:
                     number, job = begun
                     reading = _read(self._asker, job)

@@ -27,6 +27,7 @@ from seats_cli.engine.prepare import clip_shape
 from seats_cli.engine.processes import Recipe
 from seats_cli.errors import InterruptedRunError, ModelError, SeatsError, explain
 from seats_cli.media import open_clip
+from seats_cli.media.cores import at_most
 from seats_cli.media.held import HeldClip, hold
 from seats_cli.media.types import Clip, Uint8
 from seats_cli.models.base import ModelSpec, OmniModel
@@ -60,7 +61,8 @@ class Decoder:
         job: Job = pickle.loads(batch["job"][0])
         found: HeldClip | SeatsError
         try:
-            with time_limit(self._timeout_seconds):
+            # As many cores as Ray has counted for it.
+            with time_limit(self._timeout_seconds), at_most(1):
                 found = hold(lambda: open_clip(job.path, job.media), partial(self._shrink_for, media=job.media))
         except Exception as caught:
             found = explain(caught)

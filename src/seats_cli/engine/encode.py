@@ -6,7 +6,7 @@ lets go of it before the next one is decoded: memory is bounded by what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +20,7 @@ from seats_cli import cost
 from seats_cli.engine.ahead import Ahead, OnTheWay, Uploader
 from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape
 from seats_cli.layout import Modality
-from seats_cli.media.types import Clip, Frame, Uint8
+from seats_cli.media.types import Clip, Frame, Shrink, Uint8
 from seats_cli.models.base import Encoded, OmniModel
 from seats_cli.models.preprocess import log_mel, patchify, resize
 from seats_cli.selection.base import EncodedWindows
@@ -92,7 +92,7 @@ def _window_ranges(
         first = last
 
 
-def shrink_to(size: tuple[int, int]) -> Callable[[Uint8], Uint8]:
+def shrink_to(size: tuple[int, int]) -> Shrink:
     """What brings a picture, uint8 [H, W, 3], to ``size`` = (height, width), where it was decoded.
 
     Large pictures would fill what waits for a GPU, and the processor of transformers resizes on the CPU too.

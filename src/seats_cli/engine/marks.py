@@ -112,10 +112,14 @@ def digest_of(path: Path) -> str:
         raise MediaError(f"{path}: {error.strerror or error}", "check who may read it: ls -l") from None
 
 
-def versions_mark() -> dict[str, str]:
-    """Versions of this package and of what decodes and computes."""
+def versions_mark(*others: str) -> dict[str, str]:
+    """Versions of this package and of what decodes and computes.
+
+    Args:
+        others: Packages that have a part in it this time.
+    """
     found = {"seats": __version__}
-    for package in ("torch", "transformers", "av"):
+    for package in ("torch", "transformers", "av", *others):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

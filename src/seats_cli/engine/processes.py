@@ -24,6 +24,7 @@ from seats_cli.engine.admission import load_if_it_fits
 from seats_cli.engine.batch import Asker, Outcome, check_tasks, run
 from seats_cli.engine.store import ClipStore
 from seats_cli.errors import InterruptedRunError, SeatsError, explain
+from seats_cli.media.cores import shared_by
 from seats_cli.tasks import Job, Task, distinct_questions
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Recipe:
         timeout_seconds: For a clip and a question about it; None: no limit.
         readers: Clips that are read ahead.
         cache: Folder of encoded windows, and the bytes it may take; None: none is kept.
+        n_processes: That decode on this machine at the same time.
     """
 
     loading: ModelOptions
@@ -51,6 +53,7 @@ class Recipe:
     timeout_seconds: float | None = None
     readers: int = 1
     cache: tuple[Path, int] | None = None
+    n_processes: int = 1
 
     def asker(self) -> Asker:
         """Load the model.
@@ -114,9 +117,10 @@ def run_on(devices: Sequence[str], recipe: Recipe, jobs: Sequence[Job]) -> Itera
         SeatsError: A process cannot begin.
         InterruptedRunError: Ctrl-C.
     """
-    crew = _Crew(recipe, jobs)
+    devices = devices[: max(len(jobs), 1)]
+    crew = _Crew(replace(recipe, n_processes=len(devices)), jobs)
     try:
-        for device in devices[: max(len(jobs), 1)]:
+        for device in devices:
             crew.start(device)
         yield from crew.outcomes()
     except KeyboardInterrupt:
@@ -267,8 +271,9 @@ def _work(recipe: Recipe, connection: Connection, tasks: Sequence[Task]) -> None
     try:
         asker = recipe.asker()
         check_tasks(asker, tasks)
-        for outcome in run(asker, jobs(), readers=recipe.readers):
-            send(OUTCOME, replace(outcome, caught=None))
+        with shared_by(recipe.n_processes):
+            for outcome in run(asker, jobs(), readers=recipe.readers):
+                send(OUTCOME, replace(outcome, caught=None))
         send(DONE)
     except (BrokenPipeError, EOFError, ConnectionResetError):
         return  # the parent has gone

@@ -50,7 +50,7 @@ def key_of(path: Path, loaded: LoadedModel, media: MediaOptions) -> str:
         "clip": digest_of(path),
         "media": asdict(media),
         "model": model_mark(loaded),
-        "versions": versions_mark(),
+        "versions": versions_mark(*([media.decoder] if media.decoder == "torchcodec" else [])),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""A file on disk as frames with times and a waveform with times. The only importer of av and soundfile."""
+"""A file on disk as frames and a waveform with times. The only importer of av, soundfile and torchcodec."""
 
 from seats_cli.media.clip import FileClip, open_clip
 from seats_cli.media.codecs import can_decode

@@ -31,6 +31,8 @@ _WORTH_SEEKING_SECONDS = 10.0
 _MIN_RATE_HZ, _MAX_RATE_HZ = 100, 4_000_000
 # Pointers that FFmpeg keeps in a frame itself.
 _MAX_PLANES = 8
+# Planes whose mean is one sum.
+_PLAIN_CHANNELS = 2
 # Values of all channels that libsndfile is asked for at once.
 _VALUES_AT_ONCE = 1 << 21
 # Where a file's first bytes say what libsndfile reads natively. Not mp3: its decoder there prints to stderr,
@@ -156,18 +158,32 @@ class Packer:
 
 def frame_block(frame: AudioFrame, packer: Packer) -> Block | None:
     """A decoded audio frame as a block; None if its samples are of a type that PyAV does not hand out."""
-    try:
-        plain = packer.one_plane(frame)
-        values = plain.to_ndarray()
-    except ValueError:
-        return None
-    if not plain.format.is_planar:
-        values = values.reshape(-1, plain.layout.nb_channels).T
-    samples, n_bad = to_mono(values)
-    start = None
-    if frame.pts is not None and frame.time_base is not None:
-        start = frame.pts * frame.time_base.numerator / frame.time_base.denominator
+    samples, n_bad = _plain_mono(frame), 0
+    if samples is None:
+        try:
+            plain = packer.one_plane(frame)
+            values = plain.to_ndarray()
+        except ValueError:
+            return None
+        if not plain.format.is_planar:
+            values = values.reshape(-1, plain.layout.nb_channels).T
+        samples, n_bad = to_mono(values)
+    start, time_base = None, frame.time_base
+    if frame.pts is not None and time_base is not None:
+        start = frame.pts * time_base.numerator / time_base.denominator
     return Block(samples, frame.sample_rate, start, n_bad)
+
+
+def _plain_mono(frame: AudioFrame) -> Float32 | None:
+    """``to_mono`` of what most decoders give, without what it costs for each of thousands of frames; else None."""
+    if frame.format.name != "fltp" or frame.layout.nb_channels > _PLAIN_CHANNELS:
+        return None
+    planes: list[Float32] = [np.frombuffer(cast("Any", p), np.float32, frame.samples) for p in frame.planes]
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = (planes[0] + planes[1]) / np.float32(2) if len(planes) == _PLAIN_CHANNELS else planes[0].copy()
+        # Not finite if one of them is not, and for values that are too large to be sound.
+        plain = np.isfinite(mono.dot(mono))
+    return mono if plain else None
 
 
 def _unambiguous(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -12,11 +12,21 @@ import numpy as np
 from seats_cli.config import MediaOptions
 from seats_cli.errors import MediaError
 from seats_cli.media.audio import Heard, hear
-from seats_cli.media.frames import Losses, pick_frames, to_rgb
+from seats_cli.media.frames import Losses
 from seats_cli.media.outline import DAMAGED_HINT, Picture, Sketch, sketch_clip, unheard
+from seats_cli.media.pictures import pictures
 from seats_cli.media.probe import NO_AUDIO_TRACK, Probe
 from seats_cli.media.sampling import Part
-from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Clip, Float32, Frame, SamplingPlan, Uint8, VideoInfo
+from seats_cli.media.types import (
+    SAMPLE_RATE_HZ,
+    AudioInfo,
+    Clip,
+    Float32,
+    Frame,
+    SamplingPlan,
+    Shrink,
+    VideoInfo,
+)
 from seats_cli.timelimit import check_time
 
 
@@ -47,31 +57,30 @@ class FileClip:
         """float32 [n], mono, 16 kHz, from the start of the used part; empty if nothing is to be heard."""
         return self._waveform
 
-    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
         """Decode and yield exactly ``plan.n_frames`` frames in order; callable again.
 
-        The file is open while the iterator is alive and closed when it ends, fails or is closed.
+        The file is open while the iterator is alive and closed when it ends, fails or is closed; then no thread is
+        left either.
+
+        Args:
+            shrink: What each upright picture becomes, in the thread that decoded it; None: it stays as it is.
 
         Raises:
             MediaError: The file is gone by now, or no frame of the part can be decoded.
-        TimeLimitError: The time is over.
+            TimeLimitError: The time is over.
         """
         if self._picture is None:
             return
         track, losses = self._picture.track, Losses()
         timeline = track.timeline
         origin_ticks = int(timeline.ticks[0])
-        wanted = self._picture.wanted_ticks
-        shown_ticks: int | None = None
-        with closing(pick_frames(self.path, track.info.stream_index, timeline, wanted, losses)) as picked:
-            for index, (ticks, decoded) in enumerate(picked):
+        with closing(pictures(self._picture.wanted(self.path), losses, shrink)) as shown:
+            for index, (ticks, image) in enumerate(shown):
                 check_time()
-                # A slow source serves several times with one picture, which is converted once.
-                if ticks != shown_ticks:
-                    image, shown_ticks = to_rgb(self.path, decoded, track.first, losses), ticks
-                    image = image if shrink is None else shrink(image)
                 pts_seconds = float((ticks - origin_ticks) * timeline.time_base) - self._picture.start_seconds
                 yield Frame(image, pts_seconds, index)
+                del image
         self._warn(losses.lines())
 
     def _warn(self, lines: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from seats_cli.media.reading import LocalFile
@@ -71,6 +71,34 @@ def packets(container: InputContainer, streams: Sequence[Stream]) -> Generator[P
         return
 
 
+def threads_for(n_pixels: int, n_threads: int) -> int:
+    """How many of some threads may hold pictures of so many pixels."""
+    return max(1, min(n_threads, _PIXELS_OF_ONE_THREAD // max(n_pixels, 1)))
+
+
+def prepare(
+    container: InputContainer, stream_index: int, n_threads: int, options: Mapping[str, str] | None = None
+) -> VideoStream | AudioStream:
+    """Make a stream ready to be decoded, the only one that is read.
+
+    Args:
+        container: Open.
+        stream_index: A video or audio stream that was not decoded before in this container.
+        n_threads: For the decoder; 0: as it sees fit.
+        options: For the decoder.
+    """
+    stream = cast("VideoStream | AudioStream", container.streams[stream_index])
+    context = stream.codec_context
+    if context.type == "video":
+        context.options = {**context.options, "max_pixels": str(DECODER_PIXELS), **(options or {})}
+        if context.width * context.height > _PIXELS_OF_ONE_THREAD:
+            n_threads = 1
+    context.thread_count = n_threads
+    context.thread_type = "AUTO"
+    read_only(container, {stream_index})
+    return stream
+
+
 def decode_stream(
     container: InputContainer, stream_index: int, n_threads: int, on_lost: Callable[[], None]
 ) -> Generator[VideoFrame | AudioFrame]:
@@ -89,15 +117,7 @@ def decode_stream(
     """
     import av
 
-    stream = cast("VideoStream | AudioStream", container.streams[stream_index])
-    context = stream.codec_context
-    if context.type == "video":
-        context.options = {**context.options, "max_pixels": str(DECODER_PIXELS)}
-        if context.width * context.height > _PIXELS_OF_ONE_THREAD:
-            n_threads = 1
-    context.thread_count = n_threads
-    context.thread_type = "AUTO"
-    read_only(container, {stream_index})
+    stream = prepare(container, stream_index, n_threads)
     try:
         for packet in packets(container, [stream]):
             try:
@@ -109,4 +129,4 @@ def decode_stream(
     finally:
         # Waits for the decoder's threads with the interpreter's lock released; closing it does so with the
         # lock held, which a thread of the decoder may be waiting for.
-        context.flush_buffers()
+        stream.codec_context.flush_buffers()

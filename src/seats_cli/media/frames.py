@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _REACH_SECONDS = 1
+
+Opened = Callable[[str], AbstractContextManager["InputContainer"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,17 @@ class FirstFrame:
         width: Pixels, as stored.
         height: Pixels, as stored.
         orientation: How it becomes upright.
+        interlaced: Whether it is made of two fields.
     """
 
     width: int
     height: int
     orientation: Orientation
+    interlaced: bool = False
+
+    def has_size_of(self, frame: VideoFrame) -> bool:
+        """Whether a frame is stored in the same size."""
+        return (frame.width, frame.height) == (self.width, self.height)
 
 
 @dataclass(slots=True)
@@ -134,7 +143,7 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
         closing(_decoded(container, stream_index, Losses(), n_threads=1)) as frames,
     ):
         for frame in frames:
-            return FirstFrame(frame.width, frame.height, read_orientation(frame))
+            return FirstFrame(frame.width, frame.height, read_orientation(frame), bool(frame.interlaced_frame))
     raise MediaError(
         f"{path}: not one frame of the video stream can be decoded",
         f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it",
@@ -142,11 +151,11 @@ def read_first_frame(path: str, stream_index: int) -> FirstFrame:
 
 
 def _timed(
-    path: str, stream_index: int, timeline: Timeline, seek_ticks: int | None, losses: Losses
+    path: str, stream_index: int, timeline: Timeline, seek_ticks: int | None, losses: Losses, opened: Opened
 ) -> Generator[tuple[int, VideoFrame]]:
     """Decoded frames with their presentation times in ticks, ascending."""
     with ExitStack() as stack:
-        container = stack.enter_context(open_container(path))
+        container = stack.enter_context(opened(path))
         if seek_ticks is not None and not seek(container, stream_index, seek_ticks):
             return
         last: int | None = None
@@ -169,13 +178,13 @@ def _next_tick(timeline: Timeline, last: int | None) -> int:
 
 
 def _timed_from(
-    path: str, stream_index: int, timeline: Timeline, first_ticks: int, losses: Losses
+    path: str, stream_index: int, timeline: Timeline, first_ticks: int, losses: Losses, opened: Opened
 ) -> Generator[tuple[int, VideoFrame]]:
     """As ``_timed``, begun at the keyframe before ``first_ticks`` if the container can go there."""
     keyframes = timeline.keyframe_ticks
     place = int(np.searchsorted(keyframes, first_ticks, side="right")) - 1
     if place > 0 and not timeline.by_order:
-        with closing(_timed(path, stream_index, timeline, int(keyframes[place]), losses)) as frames:
+        with closing(_timed(path, stream_index, timeline, int(keyframes[place]), losses, opened)) as frames:
             first = next(frames, None)
             # Some containers go past the place asked for.
             if first is not None and first[0] <= first_ticks:
@@ -183,12 +192,17 @@ def _timed_from(
                 yield from frames
                 return
         losses.packets = 0
-    with closing(_timed(path, stream_index, timeline, None, losses)) as frames:
+    with closing(_timed(path, stream_index, timeline, None, losses, opened)) as frames:
         yield from frames
 
 
 def pick_frames(
-    path: str, stream_index: int, timeline: Timeline, wanted_ticks: Int64, losses: Losses
+    path: str,
+    stream_index: int,
+    timeline: Timeline,
+    wanted_ticks: Int64,
+    losses: Losses,
+    opened: Opened = open_container,
 ) -> Generator[tuple[int, VideoFrame]]:
     """The frames due at some times, in one pass, holding two decoded frames at most.
 
@@ -202,6 +216,7 @@ def pick_frames(
         timeline: The stream's times.
         wanted_ticks: int64 [n], ascending, out of ``timeline.ticks``; may repeat.
         losses: Counts of what went wrong, added to.
+        opened: Opens the file.
 
     Yields:
         ``n`` pairs: the shown frame's time in ticks, and the frame.
@@ -214,7 +229,7 @@ def pick_frames(
     reach = max(tolerance, float(_REACH_SECONDS / timeline.time_base))
     first, n_done = int(wanted_ticks[0]), 0
     last: tuple[int, VideoFrame] | None = None
-    with closing(_timed_from(path, stream_index, timeline, first, losses)) as decoded:
+    with closing(_timed_from(path, stream_index, timeline, first, losses, opened)) as decoded:
         for current in decoded:
             if current[0] < first - reach:
                 continue
@@ -251,22 +266,50 @@ def _nearer(
     return (current if after < before else last), True
 
 
-def to_rgb(path: str, frame: VideoFrame, first: FirstFrame, losses: Losses) -> Uint8:
-    """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+def count_flaws(frame: VideoFrame, first: FirstFrame, losses: Losses) -> None:
+    """Count what is wrong with a frame that is shown."""
+    losses.damaged += frame.is_corrupt
+    losses.resized += not first.has_size_of(frame)
 
-    Raises:
-        MediaError: There is no way from its pixel format to RGB.
+
+class Converter:
+    """Brings decoded frames to RGB; of one thread alone.
+
+    Args:
+        path: The file, for errors.
+        first: What all pictures are brought to the size and orientation of.
     """
+
+    def __init__(self, path: str, first: FirstFrame) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path, self._first = path, first
+        # A frame's own would be set up for every frame.
+        self._reformatter = VideoReformatter()
+
+    def to_rgb(self, frame: VideoFrame) -> Uint8:
+        """An upright picture, uint8 [H, W, 3], of the size of the stream's first frame.
+
+        Raises:
+            MediaError: There is no way from its pixel format to RGB.
+        """
+        import av
+
+        as_first = self._first.has_size_of(frame)
+        width, height = (None, None) if as_first else (self._first.width, self._first.height)
+        try:
+            converted = self._reformatter.reformat(frame, width, height, "rgb24", **_one_thread())
+            image = cast("Uint8", converted.to_ndarray())
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
+            raise MediaError(f"{self._path}: {pixels}", "convert it to h264 first") from None
+        return self._first.orientation.apply(image)
+
+
+@cache
+def _one_thread() -> dict[str, Any]:
+    """Arguments by which a reformatter begins no threads; before version 17 of PyAV it has none."""
     import av
 
-    losses.damaged += frame.is_corrupt
-    as_first = (frame.width, frame.height) == (first.width, first.height)
-    losses.resized += not as_first
-    width, height = (None, None) if as_first else (first.width, first.height)
-    try:
-        image = cast("Uint8", frame.to_ndarray(format="rgb24", width=width, height=height))
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        pixels = f"pictures of the pixel format {frame.format.name} cannot be converted to RGB ({reason})"
-        raise MediaError(f"{path}: {pixels}", "convert it to h264 first") from None
-    return first.orientation.apply(image)
+    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from seats_cli.media.types import AudioInfo, Clip, Float32, Frame, SamplingPlan, Uint8, VideoInfo
+from seats_cli.media.types import AudioInfo, Clip, Float32, Frame, SamplingPlan, Shrink, Uint8, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class HeldClip:
         """The same clip as freshly opened: what is noted about one is not noted about the other."""
         return replace(self, warnings=list(self.warnings))
 
-    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
         """The frames of the plan."""
         images = () if self.images is None else self.images
         for index, (image, seconds) in enumerate(zip(images, self.pts_seconds, strict=True)):
@@ -54,7 +54,7 @@ class HeldClip:
         return self.sound
 
 
-def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Callable[[Uint8], Uint8]]) -> HeldClip:
+def hold(open_clip: Callable[[], Clip], shrink_for: Callable[[Clip], Shrink]) -> HeldClip:
     """Decode a clip to its end.
 
     Args:
@@ -127,7 +127,7 @@ class _LoopedClip(HeldClip):
 
     times: int = 1
 
-    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
         """The frames of the plan."""
         if self.images is None:
             return

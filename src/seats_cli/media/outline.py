@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from seats_cli.config import MediaOptions
+from seats_cli.config import Decoder, MediaOptions
 from seats_cli.errors import MediaError, UsageError
-from seats_cli.media.frames import Losses, pick_frames
+from seats_cli.media.decoders import check_decoder
+from seats_cli.media.frames import Losses
+from seats_cli.media.pictures import pictures
 from seats_cli.media.probe import NO_AUDIO_TRACK, Probe, VideoTrack, probe
 from seats_cli.media.sampling import Part, choose_pts, make_plan, used_part
 from seats_cli.media.timeline import Int64
 from seats_cli.media.types import SAMPLE_RATE_HZ, AudioInfo, Outline, SamplingPlan, VideoInfo
+from seats_cli.media.wanted import Wanted
 
 # Six weeks; the clock of an MPEG transport stream, which may jump once, has a day.
 _MAX_PICTURE_SECONDS = 1000 * 3600.0
@@ -33,6 +36,7 @@ class Picture:
         wanted_ticks: int64 [plan.n_frames], the times of the nearest source frames.
         start_seconds: Begin of the used part, from the first frame.
         seconds: Its length.
+        decoder: By which it is decoded.
     """
 
     track: VideoTrack
@@ -40,6 +44,20 @@ class Picture:
     wanted_ticks: Int64
     start_seconds: float
     seconds: float
+    decoder: Decoder = "pyav"
+
+    def wanted(self, path: str) -> Wanted:
+        """What of its file is decoded."""
+        track = self.track
+        return Wanted(
+            path,
+            track.info.stream_index,
+            track.info.codec,
+            track.timeline,
+            track.first,
+            self.wanted_ticks,
+            self.decoder,
+        )
 
     @property
     def n_decoded(self) -> int:
@@ -130,6 +148,7 @@ def sketch_clip(path: str | os.PathLike[str], options: MediaOptions) -> Sketch:
     name = os.fsdecode(path)
     if options.nothing:
         raise UsageError(f"{name}: neither its picture nor its sound is to be used")
+    check_decoder(options.decoder)
     found = probe(name)
     if found.video is None and options.audio == "off":
         raise UsageError(f"{name} has no picture, and --audio off leaves nothing", "leave --audio off out")
@@ -224,13 +243,11 @@ def decoding_rate(outline: ClipOutline, most_seconds: float) -> float | None:
     """
     if outline.picture is None or outline.video is None:
         return None
-    track, wanted = outline.picture.track, outline.picture.wanted_ticks
     begun, n_shown = time.perf_counter(), 0
-    frames = pick_frames(outline.path, track.info.stream_index, track.timeline, wanted, Losses())
+    frames = pictures(outline.picture.wanted(outline.path), Losses(), None)
     try:
         with closing(frames):
-            for _, frame in frames:
-                frame.to_ndarray(format="rgb24")
+            for _ in frames:
                 n_shown += 1
                 if time.perf_counter() - begun > most_seconds:
                     break
@@ -239,7 +256,7 @@ def decoding_rate(outline: ClipOutline, most_seconds: float) -> float | None:
     spent = time.perf_counter() - begun
     if not n_shown or not spent:
         return None
-    done = replace(outline.picture, wanted_ticks=wanted[:n_shown]).n_decoded
+    done = replace(outline.picture, wanted_ticks=outline.picture.wanted_ticks[:n_shown]).n_decoded
     return done * outline.video.width * outline.video.height / spent
 
 
@@ -262,7 +279,7 @@ def _plan_picture(path: str, track: VideoTrack, part: Part, options: MediaOption
         raise MediaError(f"{path}: {spread}", hint)
     plan = make_plan(seconds, options.fps, options.max_frames)
     chosen = choose_pts(track.timeline.pts_seconds, plan.times_seconds + part.start_seconds)
-    return Picture(track, plan, track.timeline.ticks[chosen], part.start_seconds, seconds)
+    return Picture(track, plan, track.timeline.ticks[chosen], part.start_seconds, seconds, options.decoder)
 
 
 def _expected_sound(sketch: Sketch, options: MediaOptions) -> tuple[int, Sequence[str]]:

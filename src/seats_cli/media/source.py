@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seats_cli.errors import MediaError
 from seats_cli.media.boxes import read_mp4_facts
@@ -96,11 +96,12 @@ _quiet = _Quiet()
 
 
 @contextmanager
-def open_container(path: str) -> Iterator[InputContainer]:
+def open_container(path: str, *, on_gpu: bool = False) -> Iterator[InputContainer]:
     """Open a file with FFmpeg; closed again however the block is left.
 
     Args:
         path: A local file.
+        on_gpu: Decode its picture on an NVIDIA GPU.
 
     Raises:
         NotMediaError: It is not media that FFmpeg knows; the message says why.
@@ -111,6 +112,8 @@ def open_container(path: str) -> Iterator[InputContainer]:
 
     check_path(path)
     check_time()
+    # By a RuntimeError PyAV says that a GPU decodes none of the streams.
+    failures = (av.FFmpegError, OSError, ValueError, RuntimeError)[: 4 if on_gpu else 3]
     with _quiet, LocalFile(path) as file:
         try:
             container = av.open(
@@ -122,10 +125,15 @@ def open_container(path: str) -> Iterator[InputContainer]:
                 buffer_size=_READ_BYTES,
                 # Looking at the first packets of each stream may take long; reading on is watched by the file.
                 timeout=(seconds_left(), None),
+                **(_gpu() if on_gpu else {}),
             )
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except failures as error:
             file.raise_trouble()
             check_time()
+            if on_gpu:
+                reason = getattr(error, "strerror", None) or str(error)
+                problem = f"{path}: the GPU does not decode it (--decoder nvdec): {reason}"
+                raise MediaError(problem, "leave --decoder out") from None
             raise _explain(path, error) from None
         try:
             file.found(alone=len(container.streams) == 1)
@@ -136,6 +144,12 @@ def open_container(path: str) -> Iterator[InputContainer]:
                 yield container
         finally:
             file.raise_trouble()
+
+
+def _gpu() -> dict[str, Any]:
+    from av.codec.hwaccel import HWAccel
+
+    return {"hwaccel": HWAccel("cuda", allow_software_fallback=False)}
 
 
 @cache

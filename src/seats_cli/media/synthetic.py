@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from seats_cli.media.types import (
     Float32,
     Frame,
     SamplingPlan,
+    Shrink,
     Uint8,
     VideoInfo,
 )
@@ -118,8 +119,8 @@ class NoiseClip:
         """Whether it has sound."""
         return self._n_samples > 0
 
-    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
-        """Yield ``plan.n_frames`` frames, uint8 [height, width, 3]; callable again."""
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
+        """Yield ``plan.n_frames`` frames, uint8 [height, width, 3] or as ``shrink`` makes them; callable again."""
         if self.plan is None:
             return
         for index, time_seconds in enumerate(self.plan.times_seconds.tolist()):

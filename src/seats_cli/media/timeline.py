@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Int64 = npt.NDArray[np.int64]
 
 _NO_TIME = -(2**63)
+# Containers with a time for each packet. Of others FFmpeg guesses some, from those before.
+_STATE_TIMES = frozenset(("mov", "matroska", "mpegts"))
 _FALLBACK_FPS = Fraction(25)
 MAX_PACKETS = 10_000_000
 """Packets of the longest stream; sound has 50 in a second, so they last for days."""
@@ -58,6 +60,9 @@ class Timeline:
         by_order: The times say when the n-th shown frame is due, but not which packet holds it, because the
             container keeps decode order only (avi, elementary streams).
         assumed_fps: The rate taken for granted because the file has no times at all; None otherwise.
+        plain: Every packet has a time of its own, the same wherever reading begins, by which it and its frame are
+            known.
+        closed_ticks: int64 [c], ascending: keyframes behind which nothing is stored that is shown before them.
     """
 
     ticks: Int64
@@ -66,6 +71,8 @@ class Timeline:
     time_base: Fraction
     by_order: bool = False
     assumed_fps: float | None = None
+    plain: bool = False
+    closed_ticks: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def start_seconds(self) -> float:
@@ -110,7 +117,9 @@ class _Packets:
         self.durations.append(packet.duration or 0)
         self.keyframes.append(packet.is_keyframe)
 
-    def timeline(self, time_base: Fraction, rate: Fraction | None, order_only: bool) -> Timeline | None:
+    def timeline(
+        self, time_base: Fraction, rate: Fraction | None, order_only: bool, states_times: bool
+    ) -> Timeline | None:
         """The timeline, or None if there was no packet."""
         if not self.pts:
             return None
@@ -126,7 +135,21 @@ class _Packets:
         ticks = np.unique(times[shown])
         last = int(np.array(self.durations, np.int64)[times == ticks[-1]].max())
         last = last if last > 0 else _typical_gap(ticks, time_base, rate)
-        return Timeline(ticks, np.unique(times[keyframes]), last, time_base, by_order)
+        plain = states_times and not by_order and ticks.size == len(pts)
+        closed = np.unique(_closed(pts, keyframes)) if plain else ticks[:0]
+        return Timeline(
+            ticks, np.unique(times[keyframes]), last, time_base, by_order, plain=plain, closed_ticks=closed
+        )
+
+
+def _closed(pts: Int64, keyframes: npt.NDArray[np.bool_]) -> Int64:
+    """Times of the keyframes that no packet up to the next keyframe in stored order goes before."""
+    places = np.flatnonzero(keyframes)
+    if not places.size:
+        return pts[:0]
+    times = pts[places]
+    closed: Int64 = times[np.minimum.reduceat(pts, places) == times]
+    return closed
 
 
 def _gaps(ticks: Int64) -> npt.NDArray[np.uint64]:
@@ -183,7 +206,8 @@ def scan_timelines(
         order_only = stream.type == "video" and container.format.name == "avi"
         time_base = as_fraction(stream.time_base) or Fraction(1)
         rate = as_fraction(getattr(stream, "average_rate", None))
-        timeline = noted[stream.index].timeline(time_base, rate, order_only)
+        states_times = not _STATE_TIMES.isdisjoint(container.format.name.split(","))
+        timeline = noted[stream.index].timeline(time_base, rate, order_only, states_times)
         if timeline is not None:
             timelines[stream.index] = timeline
     return timelines, broke_off

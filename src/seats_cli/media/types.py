@@ -19,6 +19,8 @@ FRAMES_PER_GRID = 2
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Uint8 = npt.NDArray[np.uint8]
+Shrink = Callable[[Uint8], Uint8]
+"""Makes a smaller picture of uint8 [H, W, 3]. It is called by several threads at once."""
 
 
 def _require(holds: bool, what: str, value: object) -> None:
@@ -208,11 +210,12 @@ class Outline(Protocol):
 class Clip(Outline, Protocol):
     """What the engine needs of a clip, be it a file or made up; ``audio`` is None when ``waveform()`` is empty."""
 
-    def frames(self, shrink: Callable[[Uint8], Uint8] | None = None) -> Iterator[Frame]:
-        """Exactly ``plan.n_frames`` frames in order, decoded as they are asked for; callable again.
+    def frames(self, shrink: Shrink | None = None) -> Iterator[Frame]:
+        """Exactly ``plan.n_frames`` frames in order, a bounded number of them decoded ahead; callable again.
 
         Args:
-            shrink: Called with each upright picture in the thread that decoded it; gives what the frame holds.
+            shrink: What each upright picture becomes, in the thread that decoded it; one that serves several times
+                is shrunk once. None: it stays as it is.
         """
         ...
 
