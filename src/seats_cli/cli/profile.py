@@ -173,7 +173,10 @@ def _show_suite(
 ) -> None:
     from seats_cli.cli.suite import render_suite, run_suite
 
-    report = run_suite(suite, workload, options, selection, runs=runs, warmup=warmup, quiet=quiet)
+    loaded, note = load_for_profile(options)
+    if note and not quiet:
+        notice(note)
+    report = run_suite(suite, workload, loaded, note, selection, runs=runs, warmup=warmup, quiet=quiet)
     if as_json:
         write(report.to_json() + "\n")
     else:

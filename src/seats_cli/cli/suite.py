@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seats_cli.cli.console import notice
-from seats_cli.cli.workload import DEFAULT_MINUTES, SuiteOptions, Workload, load_for_profile
-from seats_cli.config import ModelOptions, SelectionOptions
+from seats_cli.cli.workload import DEFAULT_MINUTES, SuiteOptions, Workload
+from seats_cli.config import SelectionOptions
 from seats_cli.errors import counted
 from seats_cli.render import (
     NOTHING,
@@ -65,32 +65,31 @@ class _Job:
 def run_suite(
     suite: SuiteOptions,
     workload: Workload,
-    options: ModelOptions,
+    loaded: LoadedModel,
+    note: str,
     selection: SelectionOptions,
     *,
     runs: int | None,
     warmup: int,
     quiet: bool,
 ) -> SuiteReport:
-    """Load the model and measure.
+    """Measure.
 
     Args:
         suite: What.
         workload: On what, where the suite does not say.
-        options: Of the model.
+        loaded: The model.
+        note: What it is instead of what was asked for, and why; may be empty.
         selection: Which tokens stay.
         runs: Rounds that count; None: 3 on a CPU, 10 elsewhere.
         warmup: Rounds before them.
         quiet: No notices.
 
     Raises:
-        SeatsError: There is no such model, or the file cannot be read.
+        SeatsError: The file cannot be read, or memory ran out.
     """
     from seats_cli.engine.suites import Rounds
 
-    loaded, note = load_for_profile(options)
-    if note and not quiet:
-        notice(note)
     n_runs = runs or (3 if loaded.model.device.type == "cpu" else 10)
     rounds = Rounds(n_runs, warmup, None if quiet else _progress(n_runs + warmup))
     job = _Job(
