@@ -1,4 +1,4 @@
-"""Pictures on their way to a GPU while it encodes: the same tokens as without haste, and memory that stays flat."""
+"""Pictures on their way to a GPU while it encodes: the same tokens as without haste, and flat memory."""
 
 from __future__ import annotations
 

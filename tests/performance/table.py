@@ -2,8 +2,8 @@
 
     python -m tests.performance.table --weights random --out FOLDER
 
-No suite begins once its time is over (9 minutes); what was left out is said. ``--gpu-tests`` first runs what can only
-be tested on a GPU.
+No suite begins once its time is over (9 minutes); what was left out is said. ``--gpu-tests`` first runs what can
+only be tested on a GPU.
 """
 
 from __future__ import annotations
