@@ -31,6 +31,7 @@ from seats_cli.engine.prepare import (
 )
 from seats_cli.geometry import TextGeometry
 from seats_cli.layout import Layout, Modality
+from seats_cli.media.ahead import MOST_BYTES
 from seats_cli.media.outline import with_less
 from seats_cli.media.types import SAMPLE_RATE_HZ, Outline
 from seats_cli.models.base import ModelSpec, OmniModel
@@ -256,8 +257,9 @@ def _video_bytes(job: Job, shape: ClipShape, layout: Layout) -> int:
     patches, frames = sum(windows) * unit, vision.temporal_patch_size * sum(windows) // shape.video.tokens_per_grid
     values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     # One batch of resized frames is encoded, one waits and one is made; the patches of one are there.
-    held = 3 * frames * math.prod(shape.frame_size or ()) * 3 + patches * values * size
-    pixels = patches * values * (4 + 4) + _picture_bytes(job)
+    small = 3 * math.prod(shape.frame_size or ())
+    held = 3 * frames * small + patches * values * size + _decoded_bytes(job, small)
+    pixels = patches * values * (4 + 4)
     inner = (3 if vision.gated else 2) * vision.intermediate * size
     attention = 6 * vision.hidden * size + 4 * vision.hidden * 4
     layers = patches * (3 * vision.hidden * size + max(inner, attention))
@@ -266,10 +268,12 @@ def _video_bytes(job: Job, shape: ClipShape, layout: Layout) -> int:
     return held + max(pixels, layers, maps if job.selection.method == "seats" else 0)
 
 
-def _picture_bytes(job: Job) -> int:
-    """A frame as it comes out of the file, and as it is turned and resized; never on a GPU."""
-    video = job.clip.video
-    return 0 if video is None or job.holding.on_gpu else 2 * 3 * video.width * video.height
+def _decoded_bytes(job: Job, small: int) -> int:
+    """Frames decoded ahead, and one as it comes out of the file and as it is turned; never on a GPU."""
+    video, plan = job.clip.video, job.clip.plan
+    if video is None or plan is None or job.holding.on_gpu:
+        return 0
+    return min(MOST_BYTES, plan.n_frames * small) + 2 * 3 * video.width * video.height
 
 
 def _audio_bytes(job: Job, shape: ClipShape) -> int:
