@@ -286,6 +286,11 @@ class Screen:
     def type(self, text):
         os.write(self.terminal, text.encode())
 
+    def interrupt(self):
+        """Ctrl-C, once it has settled: Python's readline misses one that comes while it still shows a key."""
+        time.sleep(0.5)
+        self.type("\x03")
+
     def wait_for(self, pattern, seconds=120):
         """Until it is shown; what was shown before is passed over from then on."""
         until = time.monotonic() + seconds
@@ -312,12 +317,12 @@ def test_on_a_real_terminal(talkative, clips):  # noqa: F811
     screen.wait_for("lists commands\r\n> ")
     screen.type("What?\n")
     screen.wait_for(r"What\?\r\n\s*\S")
-    screen.type("\x03")
+    screen.interrupt()
     screen.wait_for("interrupted: what was said is remembered")
     screen.wait_for("> ")
     screen.type("half a ques")
     screen.wait_for("half a ques")
-    screen.type("\x03")
+    screen.interrupt()
     screen.wait_for("> ")
     screen.type("/undo\n")
     screen.wait_for(r"forgotten: What\?\r\n> ")
@@ -325,5 +330,5 @@ def test_on_a_real_terminal(talkative, clips):  # noqa: F811
     screen.type("\x1b[A\x7f\x7f\x7f\x7f")
     screen.type("exit\x7f\x7f\x7f\x7fundo\n")
     screen.wait_for("there is no turn to forget\r\n> ")
-    screen.type("\x03")
+    screen.interrupt()
     assert screen.end() == 0
