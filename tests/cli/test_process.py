@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from tests.cli.conftest import RUN, environment, run_process
 from tests.tiny import write_tiny_checkpoint
@@ -41,6 +43,13 @@ def talkative(tmp_path_factory):
     settings = json.loads((folder / "generation_config.json").read_text())
     settings["eos_token_id"] = settings["pad_token_id"]
     (folder / "generation_config.json").write_text(json.dumps(settings))
+    # Nor does it say the tokenizer's own end: of thousands of tokens some are likelier than one of logit 0.
+    end = AutoTokenizer.from_pretrained(folder).eos_token_id
+    head = "thinker.lm_head.weight"
+    file = next(file for file in folder.glob("*.safetensors") if head in load_file(file))
+    weights = load_file(file)
+    weights[head][[end, settings["pad_token_id"]]] = 0
+    save_file(weights, file, metadata={"format": "pt"})
     return folder
 
 
