@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from seats_cli.errors import MediaError
 from seats_cli.media.ahead import in_order
@@ -19,8 +19,6 @@ from seats_cli.media.types import Shrink, Uint8
 from seats_cli.media.wanted import Wanted
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
 
@@ -116,7 +114,7 @@ def _distinct(work: Work, wanted: Wanted, shrink: Shrink | None) -> Generator[_S
     def begin() -> Iterator[Callable[[tuple[Run, ...]], Generator[_Shown]]]:
         convert = Converter(wanted.path, wanted.first)
         with (
-            _opened(wanted) as container,
+            open_container(wanted.path, by_header=wanted.by_header) as container,
             closing(RunReader(container, work.source, work.n_threads)) as reader,
         ):
 
@@ -137,20 +135,6 @@ def _distinct(work: Work, wanted: Wanted, shrink: Shrink | None) -> Generator[_S
         for runs in work.shares:
             with closing(read(runs)) as found:
                 yield from found
-
-
-@contextmanager
-def _opened(wanted: Wanted) -> Iterator[InputContainer]:
-    """A file that was opened before."""
-    if wanted.by_header:
-        with open_container(wanted.path, by_header=True) as container:
-            context = cast("VideoCodecContext", container.streams[wanted.stream_index].codec_context)
-            # A decoder that must find out how far pictures are out of order drops some meanwhile.
-            if context.has_b_frames or not wanted.timeline.reordered:
-                yield container
-                return
-    with open_container(wanted.path) as container:
-        yield container
 
 
 def _shown(ticks: int, frame: VideoFrame, first: FirstFrame, convert: Converter, shrink: Shrink | None) -> _Shown:

@@ -154,7 +154,7 @@ def open_container(path: str, *, on_gpu: bool = False, by_header: bool = False) 
 def header_tells_streams(container: Container) -> bool:
     """Whether a file's streams are known without their first packets, so that it can be opened again quickly.
 
-    Nothing is known then of what a decoder finds out: pixel formats, and often how far pictures are out of order.
+    Nothing is known then of what a decoder finds out, such as pixel formats.
     """
     return not _TELL_STREAMS.isdisjoint(container.format.name.split(","))
 

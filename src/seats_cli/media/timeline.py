@@ -63,7 +63,6 @@ class Timeline:
         plain: Every packet has a time of its own, the same wherever reading begins, by which it and its frame are
             known.
         closed_ticks: int64 [c], ascending: keyframes behind which nothing is stored that is shown before them.
-        reordered: Packets are not stored in the order in which they are shown.
     """
 
     ticks: Int64
@@ -74,7 +73,6 @@ class Timeline:
     assumed_fps: float | None = None
     plain: bool = False
     closed_ticks: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
-    reordered: bool = False
 
     @property
     def start_seconds(self) -> float:
@@ -147,7 +145,6 @@ class _Packets:
             by_order,
             plain=plain,
             closed_ticks=closed,
-            reordered=bool((np.diff(pts) < 0).any()),
         )
 
 
