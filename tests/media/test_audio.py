@@ -327,3 +327,32 @@ def test_a_sound_file_that_was_cut_off_says_so(tmp_path, suffix, says):
 def test_encoders_of_this_room_are_there():
     # Without these the tests above would say little.
     assert all(has_encoder(codec) for codec in ("libx264", "aac", "libopus", "libvpx-vp9"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate_hz"),
+    [
+        *(("mp4", "aac", 44_100), ("mov", "pcm_s16le", 48_000), ("mp4", "libmp3lame", 44_100)),
+        *(
+            ("mkv", "ac3", 48_000),
+            ("mkv", "flac", 22_050),
+            ("webm", "libopus", 48_000),
+            ("mkv", "libvorbis", 44_100),
+        ),
+        *(("mp4", "alac", 44_100), ("mkv", "aac", 48_000)),
+    ],
+)
+def test_nothing_is_decoded_in_vain_to_hear_what_is_beside_a_picture(
+    tmp_path, monkeypatch, suffix, codec, rate_hz
+):
+    if not has_encoder(codec):
+        return
+    video = "libvpx-vp9" if suffix == "webm" else "libx264"
+    sound = {"sound": tone(3, rate_hz, 700), "sound_rate_hz": rate_hz, "sound_codec": codec}
+    path = write_video(tmp_path / f"a.{suffix}", even_times(3, 25), codec=video, sound_start_seconds=0.5, **sound)
+    quick = open_clip(path, MediaOptions())
+    monkeypatch.setattr("seats_cli.media.probe.header_tells_streams", lambda container: False)
+    plain = open_clip(path, MediaOptions())
+    np.testing.assert_array_equal(quick.waveform(), plain.waveform())
+    assert (quick.audio, quick.warnings) == (plain.audio, plain.warnings)
+    assert abs(quick.waveform().size - 3.5 * 16_000) < 0.1 * 16_000

@@ -254,7 +254,7 @@ def clock(monkeypatch):
 @pytest.mark.parametrize("n_reads", [0, 1, 2])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_the_time_limit_arrives_as_itself(tmp_path, monkeypatch, clock, suffix, n_reads):
-    path = write_video(tmp_path / f"a.{suffix}", TIMES, sound=tone(2), size=(320, 240))
+    path = write_video(tmp_path / f"a.{suffix}", TIMES, sound=tone(20), size=(320, 240))
     real, left = os.read, [n_reads]
 
     def slow(*arguments):

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import closing
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ import pytest
 
 from seats_cli.config import MediaOptions
 from seats_cli.errors import MediaError, TimeLimitError
+from seats_cli.media import ahead as ahead_room
 from seats_cli.media import frames as frames_room
 from seats_cli.media import open_clip
 from seats_cli.media import pictures as pictures_room
@@ -24,24 +26,42 @@ from seats_cli.media.frames import Losses, count_flaws, pick_frames
 from seats_cli.media.outline import sketch_clip
 from seats_cli.media.pictures import pictures
 from seats_cli.timelimit import time_limit
-from tests.media.clips import even_times, has_encoder, open_files, write_video
+from tests.media.clips import even_times, has_encoder, open_files, tone, write_video
 from tests.media.test_rotation import ONE, patch_matrix
 
-SIZE = (96, 64)
+SIZE = (80, 48)
 TIMES = even_times(8, 25)
 CLOCK = Fraction(1, 25)
 
 
+@cache
+def texture_of(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 255, (height, 4 * width, 3))
+
+
+@cache
 def moving(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """A texture that slides, so that motion is found, with grain, so that every picture is another."""
     width, height = size
-    texture = np.random.default_rng(3).integers(0, 255, (height, 4 * width, 3))
+    texture = texture_of(width, height)
     grain = np.random.default_rng(number).integers(-20, 20, (height, width, 3))
     left = (number * 3) % (3 * width)
     return np.clip(texture[:, left : left + width] // 2 + 60 + grain, 0, 255).astype(np.uint8)
 
 
+_written: dict[tuple, bytes] = {}
+
+
 def film(path: Path, times=TIMES, **more) -> Path:
+    """A file of moving pictures; the same one is encoded once."""
+    key = (path.suffix, tuple(times), repr(sorted(more.items())))
+    if key not in _written:
+        _written[key] = encode(path, times, **more).read_bytes()
+    path.write_bytes(_written[key])
+    return path
+
+
+def encode(path: Path, times, **more) -> Path:
     codec = more.get("codec", "libx264")
     if codec == "libx264":
         more["options"] = {
@@ -160,6 +180,11 @@ def test_other_structures(tmp_path, codec, suffix, options):
     pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}.get(codec, "yuv420p")
     path = film(tmp_path / f"a.{suffix}", codec=codec, options=options, pix_fmt=pix_fmt)
     same(path)
+    first = sketch_clip(path, MediaOptions()).picture.track.first
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (first.width, first.height) == (frame.width, frame.height)
+        assert first.interlaced == bool(frame.interlaced_frame)
     same(path, start_seconds=3.3, end_seconds=6.1)
 
 
@@ -297,6 +322,45 @@ def test_keyframes_that_the_container_makes_up(tmp_path):
     same(path)
 
 
+class Openings:
+    """Notes with which options files are opened: a stand-in for ``av.open``."""
+
+    def __init__(self, monkeypatch):
+        self.quick = []
+        real = av.open
+
+        def noted(*args, **more):
+            self.quick.append(more["options"].get("skip_frame") == "all")
+            return real(*args, **more)
+
+        monkeypatch.setattr(av, "open", noted)
+
+
+@pytest.mark.parametrize(("suffix", "by_header"), [("mp4", True), ("mkv", True), ("ts", False)])
+def test_only_the_first_opening_decodes_to_know_the_streams(tmp_path, monkeypatch, way, suffix, by_header):
+    path = encode(tmp_path / f"a.{suffix}", TIMES, sound=tone(8))
+    openings = Openings(monkeypatch)
+    clip = open_clip(path, MediaOptions())
+    assert clip.audio is not None
+    with at_most(2):
+        assert len(list(clip.frames())) == clip.plan.n_frames
+    assert openings.quick == [False, *[by_header] * 3]
+    assert way == []
+
+
+def test_a_header_that_does_not_say_how_far_pictures_are_out_of_order(tmp_path, way):
+    path = film(tmp_path / "a.mkv")
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"\xff\xe1") + 4
+    end = begin + int.from_bytes(data[begin - 2 : begin], "big")
+    # bitstream_restriction_flag and what it announces, to the end: 1, 1, 1, 1, 0001001, 0001001, 011, 00101, 1.
+    assert data[end - 4 : end] == bytes.fromhex("f1225960")
+    data[end - 4] ^= 0x80
+    path.write_bytes(data)
+    same(path)
+    assert way == []
+
+
 class Counting:
     """Packets that decoders are given: a stand-in for ``packets``."""
 
@@ -358,7 +422,7 @@ def test_shrinking_once_in_the_thread_that_decoded(tmp_path):
 
 @pytest.mark.usefixtures("one_thread")
 def test_shrinking_where_one_pass_is_needed(tmp_path, way):
-    path = film(tmp_path / "a.mp4", damaged={60})
+    path = film(tmp_path / "a.mp4", damaged={50})
     frames = list(open_clip(path, MediaOptions()).frames(lambda image: np.ascontiguousarray(image[::2])))
     assert way == ["whole"]
     for frame, (_, image) in zip(frames, by_one_pass(path)[0], strict=True):
@@ -369,7 +433,8 @@ def decoders() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("seats-decoder")]
 
 
-def test_nothing_is_left_when_nobody_wants_more(tmp_path):
+def test_nothing_is_left_when_nobody_wants_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead_room, "MOST_RESULTS", 1)
     path = film(tmp_path / "a.mp4", gop=10)
     for n_taken in (0, 1, 7):
         with at_most(3), closing(open_clip(path, MediaOptions()).frames()) as frames:

@@ -57,11 +57,13 @@ class AudioTrack:
         info: What it is.
         by_soundfile: libsndfile reads it; FFmpeg otherwise.
         notes: Warnings that come with choosing it.
+        by_header: See ``source.header_tells_streams``.
     """
 
     info: AudioInfo
     by_soundfile: bool = False
     notes: tuple[str, ...] = ()
+    by_header: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -240,9 +242,10 @@ def _read_soundfile(path: str, begin_seconds: float, trouble: _Trouble) -> Gener
         trouble.broke_off = str(error)
 
 
-def _read_ffmpeg(path: str, stream_index: int, seek_seconds: float | None, trouble: _Trouble) -> Generator[Block]:
+def _read_ffmpeg(path: str, track: AudioTrack, seek_seconds: float | None, trouble: _Trouble) -> Generator[Block]:
     """Decode with FFmpeg, past packets that cannot be decoded; from a time on the container's clock."""
-    with open_container(path) as container:
+    stream_index = track.info.stream_index
+    with open_container(path, by_header=track.by_header) as container:
         if seek_seconds is not None:
             time_base = as_fraction(container.streams[stream_index].time_base)
             if time_base is None or not seek(container, stream_index, int(seek_seconds / time_base)):
@@ -295,18 +298,17 @@ def _read_from(
     if track.by_soundfile:
         yield from _read_soundfile(path, part.start_seconds, trouble)
         return
-    index = track.info.stream_index
     # Only beside a picture: times after a jump are guesses in bare mp3 and aac.
     if origin_seconds is not None and part.start_seconds > _WORTH_SEEKING_SECONDS:
         goal = origin_seconds + part.start_seconds
-        with closing(_read_ffmpeg(path, index, goal - _SETTLE_SECONDS, trouble)) as blocks:
+        with closing(_read_ffmpeg(path, track, goal - _SETTLE_SECONDS, trouble)) as blocks:
             first = next(blocks, None)
             if first is not None and first.start_seconds is not None and first.start_seconds <= goal:
                 yield first
                 yield from blocks
                 return
         trouble.n_lost, trouble.broke_off = 0, ""
-    yield from _read_ffmpeg(path, index, None, trouble)
+    yield from _read_ffmpeg(path, track, None, trouble)
 
 
 def hear(path: str, track: AudioTrack, part: Part, origin_seconds: float | None) -> Heard:

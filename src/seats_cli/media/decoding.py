@@ -88,6 +88,13 @@ def prepare(
         options: For the decoder.
     """
     stream = cast("VideoStream | AudioStream", container.streams[stream_index])
+    configure(stream, n_threads, options)
+    read_only(container, {stream_index})
+    return stream
+
+
+def configure(stream: VideoStream | AudioStream, n_threads: int, options: Mapping[str, str] | None = None) -> None:
+    """As ``prepare``, but other streams may be read beside it."""
     context = stream.codec_context
     if context.type == "video":
         context.options = {**context.options, "max_pixels": str(DECODER_PIXELS), **(options or {})}
@@ -95,8 +102,6 @@ def prepare(
             n_threads = 1
     context.thread_count = n_threads
     context.thread_type = "AUTO"
-    read_only(container, {stream_index})
-    return stream
 
 
 def decode_stream(

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from seats_cli.errors import MediaError
-from seats_cli.media.decoding import MAX_PIXELS, decode_stream, seek
+from seats_cli.media.decoding import configure, decode_stream, seek
 from seats_cli.media.source import open_container
 from seats_cli.media.timeline import Int64, Timeline
 from seats_cli.media.types import Uint8
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 
 _REACH_SECONDS = 1
@@ -117,37 +120,48 @@ class Losses:
         return [f"frames that {what}: {count}" for what, count in told if count]
 
 
-def _decoded(
-    container: InputContainer, stream_index: int, losses: Losses, n_threads: int = 0
-) -> Generator[VideoFrame]:
+def _decoded(container: InputContainer, stream_index: int, losses: Losses) -> Generator[VideoFrame]:
     """All frames of a stream from where the container stands, to where it breaks off."""
     import av
 
     def lose() -> None:
         losses.packets += 1
 
-    frames = cast("Generator[VideoFrame]", decode_stream(container, stream_index, n_threads, lose))
+    frames = cast("Generator[VideoFrame]", decode_stream(container, stream_index, 0, lose))
     with closing(frames), suppress(av.FFmpegError, OSError):
         # Where the file breaks off, the scan of its times has said so.
         yield from frames
 
 
-def read_first_frame(path: str, stream_index: int) -> FirstFrame:
-    """Decode until a frame comes out.
+class FirstLook:
+    """Decodes packets that pass by until a frame comes out.
 
-    Raises:
-        MediaError: None does.
+    Args:
+        stream: Whose packets; not decoded before.
+
+    Attributes:
+        found: What the frame tells; None: none came.
     """
-    with (
-        open_container(path) as container,
-        closing(_decoded(container, stream_index, Losses(), n_threads=1)) as frames,
-    ):
-        for frame in frames:
-            return FirstFrame(frame.width, frame.height, read_orientation(frame), bool(frame.interlaced_frame))
-    raise MediaError(
-        f"{path}: not one frame of the video stream can be decoded",
-        f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it",
-    )
+
+    def __init__(self, stream: VideoStream) -> None:
+        configure(stream, 1)
+        self._stream = stream
+        self.found: FirstFrame | None = None
+
+    def see(self, packet: Packet[Stream]) -> None:
+        """Take the next packet of the file; an empty one of the stream is its end."""
+        import av
+
+        # What is empty states another stream than it is of.
+        index = packet.stream_index if packet.size else packet.stream.index
+        if self.found is not None or index != self._stream.index:
+            return
+        with suppress(av.FFmpegError):
+            for frame in cast("list[VideoFrame]", packet.decode())[:1]:
+                fields = bool(frame.interlaced_frame)
+                self.found = FirstFrame(frame.width, frame.height, read_orientation(frame), fields)
+                # Lets go of the pictures it holds.
+                self._stream.codec_context.flush_buffers()
 
 
 def _timed(

@@ -57,6 +57,7 @@ class Picture:
             track.first,
             self.wanted_ticks,
             self.decoder,
+            track.by_header,
         )
 
     @property

@@ -114,7 +114,7 @@ def _distinct(work: Work, wanted: Wanted, shrink: Shrink | None) -> Generator[_S
     def begin() -> Iterator[Callable[[tuple[Run, ...]], Generator[_Shown]]]:
         convert = Converter(wanted.path, wanted.first)
         with (
-            open_container(wanted.path) as container,
+            open_container(wanted.path, by_header=wanted.by_header) as container,
             closing(RunReader(container, work.source, work.n_threads)) as reader,
         ):
 

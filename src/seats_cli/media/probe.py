@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from seats_cli.errors import MediaError
 from seats_cli.media.audio import (
@@ -16,9 +16,9 @@ from seats_cli.media.audio import (
 )
 from seats_cli.media.boxes import read_mp4_facts
 from seats_cli.media.decoding import MAX_PIXELS
-from seats_cli.media.frames import FirstFrame, read_first_frame
+from seats_cli.media.frames import FirstFrame, FirstLook
 from seats_cli.media.reading import unreadable
-from seats_cli.media.source import NotMediaError, check_path, open_container
+from seats_cli.media.source import NotMediaError, check_path, header_tells_streams, open_container
 from seats_cli.media.timeline import MAX_PACKETS, Timeline, as_fraction, scan_timelines, too_many_packets
 from seats_cli.media.types import AudioInfo, VideoInfo
 
@@ -45,12 +45,14 @@ class VideoTrack:
         info: What it is.
         timeline: When its frames are due.
         first: What its first frame tells.
+        by_header: See ``source.header_tells_streams``.
         notes: Warnings that come with it.
     """
 
     info: VideoInfo
     timeline: Timeline
     first: FirstFrame
+    by_header: bool
     notes: tuple[str, ...]
 
 
@@ -83,6 +85,7 @@ class _Chosen:
     sample_rate_hz: int = 0
     channels: int = 0
     start_seconds: float | None = None
+    by_header: bool = False
 
 
 def probe(path: str) -> Probe:
@@ -123,9 +126,11 @@ def _probe_ffmpeg(path: str) -> Probe:
         streams = [stream for stream in (video_stream, audio_stream) if stream is not None]
         if not streams:
             raise MediaError(f"{path}: no video or audio stream in it", "give a video or audio file")
-        timelines, broke_off = scan_timelines(path, container, streams)
+        look = FirstLook(cast("VideoStream", video_stream)) if video is not None else None
+        timelines, broke_off = scan_timelines(path, container, streams, None if look is None else look.see)
         notes = _length_notes(container, timelines, broke_off, facts is not None and facts.broken_off)
-    video_track = _video_track(path, video, timelines) if video is not None else None
+    first = look.found if look is not None else None
+    video_track = _video_track(path, video, timelines, first) if video is not None else None
     if audio is None:
         return Probe(video_track, None, NO_AUDIO_TRACK, notes)
     if video is None and (native := open_soundfile_track(path)) is not None:
@@ -190,7 +195,14 @@ def _copy_video(stream: VideoStream, notes: tuple[str, ...]) -> _Chosen:
         shape = f"{aspect.numerator}:{aspect.denominator}"
         notes = (*notes, f"pixels are not square ({shape}); they are used as stored")
     context = stream.codec_context
-    return _Chosen(stream.index, context.codec.canonical_name, notes, context.width, context.height)
+    return _Chosen(
+        stream.index,
+        context.codec.canonical_name,
+        notes,
+        context.width,
+        context.height,
+        by_header=header_tells_streams(stream.container),
+    )
 
 
 def _copy_audio(stream: AudioStream, notes: tuple[str, ...]) -> _Chosen:
@@ -207,6 +219,7 @@ def _copy_audio(stream: AudioStream, notes: tuple[str, ...]) -> _Chosen:
         sample_rate_hz=rate_hz,
         channels=channels,
         start_seconds=start_seconds,
+        by_header=header_tells_streams(stream.container),
     )
 
 
@@ -245,11 +258,15 @@ def _length_notes(
     return ()
 
 
-def _video_track(path: str, video: _Chosen, timelines: dict[int, Timeline]) -> VideoTrack:
+def _video_track(
+    path: str, video: _Chosen, timelines: dict[int, Timeline], first: FirstFrame | None
+) -> VideoTrack:
     timeline = timelines.get(video.index)
     if timeline is None:
         raise MediaError(f"{path}: its video stream holds no frames", "the file may be damaged")
-    first = read_first_frame(path, video.index)
+    if first is None:
+        hint = f"it may be damaged, encrypted, or above {MAX_PIXELS:,} pixels a picture; see if a player shows it"
+        raise MediaError(f"{path}: not one frame of the video stream can be decoded", hint)
     orientation, notes = first.orientation, list(video.notes)
     if abs(orientation.off_degrees) > 1:
         asked = 90 * orientation.clockwise_turns + orientation.off_degrees
@@ -269,7 +286,7 @@ def _video_track(path: str, video: _Chosen, timelines: dict[int, Timeline]) -> V
         n_source_frames=n_frames,
         stream_index=video.index,
     )
-    return VideoTrack(info, timeline, first, tuple(notes))
+    return VideoTrack(info, timeline, first, video.by_header, tuple(notes))
 
 
 def _audio_track(
@@ -296,4 +313,4 @@ def _audio_track(
     if audio.start_seconds is not None:
         start = max(start, audio.start_seconds)
     info = AudioInfo(audio.codec, rate_hz, channels, start, max(end - start, 0.0), audio.index)
-    return AudioTrack(info, notes=audio.notes), ""
+    return AudioTrack(info, notes=audio.notes, by_header=audio.by_header), ""

@@ -17,7 +17,7 @@ from seats_cli.media.reading import LocalFile, unreadable
 from seats_cli.timelimit import check_time, seconds_left
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
+    from av.container import Container, InputContainer
 
 # Small, since a badly interleaved file makes FFmpeg jump and fill this anew for every packet.
 _READ_BYTES = 1 << 15
@@ -32,6 +32,9 @@ _LISTS = frozenset(
         *("webm_dash_manifest",),
     )
 )
+# Their headers state each stream's codec and what its decoder must know.
+_TELL_STREAMS = frozenset(("mov", "matroska"))
+_NO_PICTURE = {"skip_frame": "all"}
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")
 
 
@@ -96,12 +99,13 @@ _quiet = _Quiet()
 
 
 @contextmanager
-def open_container(path: str, *, on_gpu: bool = False) -> Iterator[InputContainer]:
+def open_container(path: str, *, on_gpu: bool = False, by_header: bool = False) -> Iterator[InputContainer]:
     """Open a file with FFmpeg; closed again however the block is left.
 
     Args:
         path: A local file.
         on_gpu: Decode its picture on an NVIDIA GPU.
+        by_header: No picture is decoded to find out more than its header says; see ``header_tells_streams``.
 
     Raises:
         NotMediaError: It is not media that FFmpeg knows; the message says why.
@@ -119,7 +123,8 @@ def open_container(path: str, *, on_gpu: bool = False) -> Iterator[InputContaine
             container = av.open(
                 file,
                 "r",
-                options={"max_pixels": str(DECODER_PIXELS)},
+                # These are for looking at the first packets alone.
+                options={"max_pixels": str(DECODER_PIXELS), **(_NO_PICTURE if by_header else {})},
                 container_options={"protocol_whitelist": _NO_PROTOCOL, "format_whitelist": _formats()},
                 metadata_errors="replace",
                 buffer_size=_READ_BYTES,
@@ -144,6 +149,14 @@ def open_container(path: str, *, on_gpu: bool = False) -> Iterator[InputContaine
                 yield container
         finally:
             file.raise_trouble()
+
+
+def header_tells_streams(container: Container) -> bool:
+    """Whether a file's streams are known without their first packets, so that it can be opened again quickly.
+
+    Nothing is known then of what a decoder finds out, such as pixel formats.
+    """
+    return not _TELL_STREAMS.isdisjoint(container.format.name.split(","))
 
 
 def _gpu() -> dict[str, Any]:

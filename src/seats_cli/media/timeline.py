@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
@@ -138,7 +138,13 @@ class _Packets:
         plain = states_times and not by_order and ticks.size == len(pts)
         closed = np.unique(_closed(pts, keyframes)) if plain else ticks[:0]
         return Timeline(
-            ticks, np.unique(times[keyframes]), last, time_base, by_order, plain=plain, closed_ticks=closed
+            ticks,
+            np.unique(times[keyframes]),
+            last,
+            time_base,
+            by_order,
+            plain=plain,
+            closed_ticks=closed,
         )
 
 
@@ -169,7 +175,10 @@ def too_many_packets(path: str) -> MediaError:
 
 
 def scan_timelines(
-    path: str, container: InputContainer, streams: Sequence[Stream]
+    path: str,
+    container: InputContainer,
+    streams: Sequence[Stream],
+    look: Callable[[Packet[Stream]], object] | None = None,
 ) -> tuple[dict[int, Timeline], str | None]:
     """Read every packet of some streams and note when it is due. Nothing is decoded.
 
@@ -177,6 +186,7 @@ def scan_timelines(
         path: The file, for errors.
         container: A fresh container; it is at its end afterwards.
         streams: Which streams.
+        look: Shown each packet, and an empty one for each stream at the end.
 
     Returns:
         Timelines by stream index, without streams that have no packets; and FFmpeg's words if reading broke
@@ -198,6 +208,8 @@ def scan_timelines(
                 noted[packet.stream_index].add(packet)
                 if len(noted[packet.stream_index].pts) > MAX_PACKETS:
                     raise too_many_packets(path)
+            if look is not None:
+                look(packet)
     except (av.FFmpegError, OSError) as error:
         broke_off = getattr(error, "strerror", None) or str(error)
     timelines: dict[int, Timeline] = {}

@@ -21,6 +21,7 @@ class Wanted:
         first: What the first frame tells.
         ticks: int64 [n], ascending, out of ``timeline.ticks``; may repeat.
         decoder: By which they are decoded.
+        by_header: See ``source.header_tells_streams``.
     """
 
     path: str
@@ -30,3 +31,4 @@ class Wanted:
     first: FirstFrame
     ticks: Int64
     decoder: Decoder = "pyav"
+    by_header: bool = False
