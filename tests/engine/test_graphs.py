@@ -15,7 +15,9 @@ NEW = (0, 7)
 
 
 class Stream:
-    def __init__(self, device: object = None, name: str = "side") -> None:
+    def __init__(self, device: object = None, priority: int = 0, name: str = "side") -> None:
+        if device is not None:
+            assert priority < 0, "out of the streams that nobody else is dealt"
         self.name, self.device = name, device
 
     def wait_stream(self, other: Stream) -> None:

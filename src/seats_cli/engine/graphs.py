@@ -49,7 +49,9 @@ class CudaLane:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Streams of another priority are others: of the usual ones PyTorch deals out the same 32 again and again,
+        # and what another thread does on a stream that is captured becomes part of the graph.
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._last: torch.cuda.CUDAGraph | None = None
         self._failed: tuple[torch.cuda.CUDAGraph, str] | None = None
 
