@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 import pytest
 import torch
 
+from seats_cli.engine import ahead
 from seats_cli.engine.ahead import Ahead, Uploader
 from seats_cli.errors import InterruptedRunError, TimeLimitError
 from seats_cli.timelimit import check_time, stoppable, time_limit
@@ -120,3 +121,15 @@ def test_the_limits_of_its_maker_hold_there() -> None:
 def test_on_a_cpu_nothing_is_copied() -> None:
     tensor = torch.arange(3)
     assert Uploader(torch.device("cpu"))(tensor).here() is tensor
+
+
+def test_uploads_of_all_clips_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch deals the same few out again and again: a clip's own would be another's, in the end a graph's."""
+    made: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Stream", made.append)
+    ahead._upload_stream.cache_clear()
+    for _ in range(40):
+        Uploader(torch.device("cuda", 0))
+    Uploader(torch.device("cuda", 1))
+    ahead._upload_stream.cache_clear()
+    assert made == [torch.device("cuda", 0), torch.device("cuda", 1)]

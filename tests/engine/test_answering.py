@@ -77,6 +77,11 @@ def test_stock_ends_where_it_should(bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(found) == 4
 
 
+def test_what_would_be_compiled_is_left_out(bench) -> None:
+    ways = measure_answering(bench, [], n_tokens=3, runs=1, warmup=0, static_stock=False)
+    assert [way.label for way in ways] == ["full", STOCK]
+
+
 def test_one_token_is_no_measure(bench) -> None:
     with pytest.raises(ValueError, match="at least 2"):
         measure_answering(bench, [], n_tokens=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,20 @@ import torch
 
 from seats_cli.config import MediaOptions, SelectionOptions
 from seats_cli.engine import suites
+from seats_cli.engine.analytic import label_of
+from seats_cli.engine.answering import WayOfAnswering
 from seats_cli.engine.benchmark import STOCK, make_workbench
 from seats_cli.engine.encode import shrink_to
-from seats_cli.engine.end_to_end import Subject, seats_run, stock_run, video_backend
+from seats_cli.engine.end_to_end import Subject, seats_run, stock_reader, stock_run
 from seats_cli.engine.suites import Rounds, end_to_end, held, lengths, machine, paper, report_of
-from seats_cli.errors import ModelError, UsageError
+from seats_cli.errors import UsageError
 from seats_cli.figures import SuiteReport
 from seats_cli.media import NoiseClip, open_clip, write_clip
 from seats_cli.media.held import hold, looped
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.resize import smart_resize
 from seats_cli.models.stock import StockProcessor
+from seats_cli.timing import Samples
 from tests.engine.test_benchmark import noise
 
 SELECTION = SelectionOptions(trr=0.3)
@@ -74,11 +79,13 @@ def test_a_held_clip_reads_as_the_clip_itself(loaded: LoadedModel, clip_file: st
 
 
 @pytest.fixture
-def stock_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of what reads pictures for qwen-omni-utils, which is mostly not here: our own frames and sound."""
     import qwen_omni_utils
 
-    def process_mm_info(conversation: Any, *, use_audio_in_video: bool) -> tuple[Any, None, Any]:
+    def process_mm_info(
+        conversation: Any, *, use_audio_in_video: bool, return_video_metadata: bool = False
+    ) -> tuple[Any, None, Any]:
         assert use_audio_in_video
         (item,) = conversation[0]["content"]
         assert item["type"] == "video"
@@ -87,18 +94,20 @@ def stock_reader(monkeypatch: pytest.MonkeyPatch) -> None:
         side, limits = round((media.min_pixels / 8) ** 0.5), (media.min_pixels, media.max_pixels)
         size = smart_resize(96, 128, side, *limits)
         frames = [torch.from_numpy(frame.image) for frame in clip.frames(shrink_to(size))]
-        return [clip.waveform()], None, [torch.stack(frames).permute(0, 3, 1, 2).float()]
+        pictures = torch.stack(frames).permute(0, 3, 1, 2).float()
+        told = (pictures, {"video_backend": "a stand-in"})
+        return [clip.waveform()], None, [told if return_video_metadata else pictures]
 
     monkeypatch.setattr(qwen_omni_utils, "process_mm_info", process_mm_info)
-    monkeypatch.setattr(suites, "video_backend", lambda: "a stand-in")
 
 
-@pytest.mark.usefixtures("stock_reader")
+@pytest.mark.usefixtures("stand_in")
 def test_stock_features_are_our_own_to_the_token(loaded: LoadedModel, clip_file: str) -> None:
     media = media_for(loaded)
     subject = Subject.of(clip_file, media, 20)
     assert (subject.seen, subject.heard) == (True, True)
-    stock = stock_run(loaded, subject, StockProcessor(loaded.model))
+    reader = stock_reader(subject, loaded.model.spec.pixel_factor)
+    stock = stock_run(loaded, subject, StockProcessor(loaded.model), reader)
     ours = seats_run(loaded, subject, SelectionOptions(trr=1.0))
     assert stock.n_tokens == ours.n_tokens
     assert set(stock.seconds) == {"decode", "process", "encode", "prefill", "first_token"}
@@ -133,10 +142,11 @@ def test_stock_pictures_are_the_patches_of_the_model(loaded: LoadedModel) -> Non
     torch.testing.assert_close(features.patches, patches_of(loaded.model, frames).float(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("stock_reader")
+@pytest.mark.usefixtures("stand_in")
 def test_end_to_end_names_who_read_the_picture(loaded: LoadedModel, clip_file: str) -> None:
-    found, backend = end_to_end(loaded, Subject.of(clip_file, media_for(loaded), 20), SELECTION, ROUNDS)
-    assert backend == "a stand-in"
+    found, reader = end_to_end(loaded, Subject.of(clip_file, media_for(loaded), 20), SELECTION, ROUNDS)
+    assert reader == "qwen-omni-utils (a stand-in)"
+    assert found.warnings == ()
     assert {one.name for one in found.ratios if one} == {
         "file to first token, stock / SEATS",
         "file to first token, full / SEATS",
@@ -147,21 +157,49 @@ def test_end_to_end_names_who_read_the_picture(loaded: LoadedModel, clip_file: s
 
 def test_the_stock_way_itself(loaded: LoadedModel, clip_file: str) -> None:
     pytest.importorskip("torchcodec", exc_type=ImportError)
-    assert video_backend() == "torchcodec"
-    run = stock_run(loaded, Subject.of(clip_file, media_for(loaded), 20), StockProcessor(loaded.model))
+    subject = Subject.of(clip_file, media_for(loaded), 20)
+    reader = stock_reader(subject, loaded.model.spec.pixel_factor)
+    assert reader.name == "qwen-omni-utils (torchcodec)"
+    run = stock_run(loaded, subject, StockProcessor(loaded.model), reader)
     ours = seats_run(loaded, Subject.of(clip_file, media_for(loaded), 20), SelectionOptions(trr=1.0))
     # It spreads its frames over the clip, first and last included, and sees pixels in multiples of 28.
     assert run.n_tokens == pytest.approx(ours.n_tokens, rel=0.5)
 
 
-def test_without_a_reader_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torchvision.io
-    from qwen_omni_utils.v2_5 import vision_process
+def test_without_its_reader_a_plain_loop_stands_in_and_says_so(
+    loaded: LoadedModel, clip_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without FFmpeg's libraries and programs, where qwen-omni-utils imports and reads nothing."""
+    import qwen_omni_utils
 
-    monkeypatch.setattr(vision_process, "get_video_reader_backend", lambda: "torchvision")
-    monkeypatch.delattr(torchvision.io, "read_video", raising=False)
-    with pytest.raises(ModelError, match="nothing here to read pictures with"):
-        video_backend()
+    def process_mm_info(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Could not load libtorchcodec\nand much else")
+
+    monkeypatch.setattr(qwen_omni_utils, "process_mm_info", process_mm_info)
+    subject = Subject.of(clip_file, media_for(loaded), 20)
+    found, reader = end_to_end(loaded, subject, SELECTION, ROUNDS)
+    assert reader == "a plain PyAV loop"
+    (said,) = found.warnings
+    assert "RuntimeError Could not load libtorchcodec)" in said
+    stages = {one.quantity for one in found.figures if one.variant == STOCK}
+    assert stages == {"decode", "process", "encode", "prefill", "first_token"}
+
+
+def test_the_package_itself_may_be_missing(
+    loaded: LoadedModel, clip_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "qwen_omni_utils", None)
+    reader = stock_reader(Subject.of(clip_file, media_for(loaded), 20), loaded.model.spec.pixel_factor)
+    assert reader.name == "a plain PyAV loop"
+    assert "qwen_omni_utils" in reader.missing
+    frames, sound = reader.read(Subject.of(clip_file, media_for(loaded), 20), loaded.model.spec.pixel_factor)
+    assert frames is not None
+    assert sound is not None
+    side = loaded.model.spec.pixel_factor
+    low, high = 8 * side**2, 12 * side**2
+    # 4 s at 2 frames a second, as the package counts and sizes them.
+    assert tuple(frames.shape) == (8, 3, *smart_resize(96, 128, side, low, high))
+    assert frames.dtype == torch.float32
 
 
 def test_the_stock_way_cannot_look_away(clip_file: str) -> None:
@@ -216,3 +254,22 @@ def test_a_camera_clip_has_pictures_that_refer_both_ways(tmp_path: Path) -> None
         kinds = {av.video.frame.PictureType(frame.pict_type).name for frame in container.decode(video=0)}
         assert {stream.type for stream in container.streams} == {"video", "audio"}
     assert "B" in kinds
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "compiles"), [("cpu", False, True), ("cuda:0", False, False), ("cuda:0", True, True)]
+)
+def test_on_a_gpu_nothing_is_compiled_unasked(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: bool, compiles: bool
+) -> None:
+    seen: list[bool] = []
+
+    def measured(_bench: Any, settings: Any, *, static_stock: bool, **_: Any) -> tuple[WayOfAnswering, ...]:
+        seen.append(static_stock)
+        return tuple(WayOfAnswering(label_of(one), "graph", (1, 1), Samples((2.0,))) for one in settings)
+
+    monkeypatch.setattr(suites, "measure_answering", measured)
+    bench: Any = SimpleNamespace(loaded=SimpleNamespace(model=SimpleNamespace(device=torch.device(device))))
+    found = suites.answer(bench, SELECTION, 4, ROUNDS, compiled=asked)
+    assert seen == [compiles]
+    assert any("--stock has it measured" in line for line in found.warnings) is not compiles

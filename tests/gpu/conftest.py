@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -16,6 +18,10 @@ FAMILIES = {module.MODEL_TYPE: module for module in (tiny, tiny_qwen3)}
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> torch.device:
     if torch.cuda.is_available():
+        with warnings.catch_warnings():
+            # Once it says that it is a prototype. As an error that would come behind the change of the mode.
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("default")
         return torch.device("cuda", torch.cuda.current_device())
     if GPU_PROMISED:
         pytest.fail("SEATS_GPU=1, but PyTorch finds no GPU")

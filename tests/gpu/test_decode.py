@@ -190,11 +190,12 @@ def test_other_work_meanwhile_does_no_harm(loaded: LoadedModel) -> None:
 
     def work() -> None:
         try:
+            # The usual generator belongs to whoever captures: PyTorch refuses it to all others meanwhile.
+            generator, n = torch.Generator("cuda").manual_seed(1), 0
             with torch.inference_mode():
-                n = 0
                 while not over.is_set():
                     n += 1
-                    torch.randn(64, 64 + n % 512, device="cuda").sum().item()
+                    torch.randn(64, 64 + n % 512, generator=generator, device="cuda").sum().item()
         except BaseException as error:
             failed.append(error)
 
@@ -249,28 +250,3 @@ def test_attention_of_one_token(dtype: torch.dtype, group: int, n: int) -> None:
     assert got.dtype == dtype
     tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     assert (got.double() - expected).norm() <= tolerance * expected.norm()
-
-
-# The last one: what PyTorch keeps of a capture that failed stays with the process.
-
-
-def test_a_capture_that_fails_loses_nothing(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host waits in the midst of a capture, which CUDA forbids; on that lane none is tried again."""
-    real, tried = StaticSteps._step, []
-
-    def waits(self) -> None:
-        real(self)
-        if torch.cuda.is_current_stream_capturing():
-            tried.append(1)
-            self._counter.item()
-
-    read = read_of(loaded)
-    with by("static"):
-        expected = write(loaded, read)
-    monkeypatch.setattr("seats_cli.engine.graphs._lanes", {})
-    monkeypatch.setattr(StaticSteps, "_step", waits)
-    for _ in range(2):
-        found = write(loaded, read)
-        assert (found.token_ids, found.path) == (expected.token_ids, "static")
-        assert found.warnings[0].startswith("answer tokens took longer, since no CUDA graph could be made: ")
-    assert tried == [1]

@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--no-stock", action="store_true")
+    parser.add_argument(
+        "--compiled", action="store_true", help="also generate's static cache; on a GPU it compiles"
+    )
     parser.add_argument("--layers", action="store_true", help="also through the layers of transformers")
     given = parser.parse_args(arguments)
     loaded, note = load_for_profile(
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs=given.runs,
         warmup=given.warmup,
         stock=not given.no_stock,
+        static_stock=given.compiled,
         layers=given.layers,
     )
     made = versions()

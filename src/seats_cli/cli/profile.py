@@ -60,7 +60,12 @@ def _rounds(
     ] = None,
     warmup: Annotated[int, opt.option("--warmup", panel=MEASUREMENT, **opt.WHOLE, help="Rounds before them.")] = 1,
     stock: Annotated[
-        bool, opt.option("--stock", panel=MEASUREMENT, help="Also measure transformers' own forward.")
+        bool,
+        opt.option(
+            "--stock",
+            panel=MEASUREMENT,
+            help="Also measure transformers' own forward; with --suite decode what it compiles, too (minutes).",
+        ),
     ] = False,
     suite: Annotated[
         Suite | None,
@@ -87,7 +92,9 @@ def _rounds(
 ) -> _Rounds:
     if suite is None and minutes:
         raise UsageError("--minutes belongs to --suite memory and --suite growth", "leave it out")
-    chosen = suite and SuiteOptions(name=suite, minutes=tuple(minutes or ()), answer_tokens=answer_tokens)
+    chosen = suite and SuiteOptions(
+        name=suite, minutes=tuple(minutes or ()), answer_tokens=answer_tokens, stock=stock
+    )
     return _Rounds(runs=runs, warmup=warmup, stock=stock, suite=chosen)
 
 

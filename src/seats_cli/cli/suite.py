@@ -139,7 +139,8 @@ def _decode(job: _Job) -> SuiteReport:
     from seats_cli.engine.suites import answer
 
     n_tokens = job.suite.answer_tokens
-    found = answer(_bench(job.workload, job.loaded), job.selection, n_tokens, job.rounds)
+    bench = _bench(job.workload, job.loaded)
+    found = answer(bench, job.selection, n_tokens, job.rounds, compiled=job.suite.stock)
     return job.report(found, f"{_named(job.workload)}, answers of {n_tokens} tokens")
 
 
@@ -156,10 +157,10 @@ def _end_to_end(job: _Job) -> SuiteReport:
             job.say(f"writing {FILE_SECONDS} s of h264 and aac to read, {FILE_SIZE[0]}x{FILE_SIZE[1]}")
             write_camera_clip(path, FILE_SECONDS, *FILE_SIZE)
         subject = Subject.of(path, workload.media, workload.text_tokens)
-        found, backend = end_to_end(job.loaded, subject, job.selection, job.rounds)
+        found, reader = end_to_end(job.loaded, subject, job.selection, job.rounds)
     made = f"{FILE_SECONDS} s, {FILE_SIZE[0]}x{FILE_SIZE[1]}, 30 FPS, h264 and aac, made up"
     what = made if workload.path is None else _named(workload)
-    return job.report(found, f"{what}; qwen-omni-utils reads it with {backend}")
+    return job.report(found, f"{what}; the stock way reads it with {reader}")
 
 
 def _lengths(job: _Job) -> SuiteReport:

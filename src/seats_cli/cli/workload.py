@@ -117,11 +117,13 @@ class SuiteOptions:
         name: Of the suite.
         minutes: Lengths of ``memory`` and ``growth``; none: as fits the device.
         answer_tokens: Tokens of ``decode``.
+        stock: Have ``decode`` measure what transformers compiles, on a GPU too.
     """
 
     name: Suite
     minutes: tuple[int, ...]
     answer_tokens: int
+    stock: bool = False
 
     def __post_init__(self) -> None:
         if self.minutes and self.name not in DEFAULT_MINUTES:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Generic, Self, TypeVar
 
 import torch
@@ -138,6 +139,15 @@ class OnTheWay:
         return self._tensor
 
 
+@cache
+def _upload_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all clips: PyTorch has few streams, deals them out in turn, and keeps memory apart for each.
+
+    So the stream of a 33rd clip would be that of the first, or of whoever captures a graph on theirs.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class Uploader:
     """Copies to a device beside what it computes; on a CPU there is nothing to copy.
 
@@ -147,7 +157,7 @@ class Uploader:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._stream = _upload_stream(device) if device.type == "cuda" else None
 
     def __call__(self, tensor: torch.Tensor) -> OnTheWay:
         """Begin to copy."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from seats_cli.config import MediaOptions, SelectionOptions
@@ -19,12 +21,14 @@ from seats_cli.engine.prefill import prefill
 from seats_cli.engine.prepare import ClipShape, lay_out
 from seats_cli.engine.reading import method_for, read_clip
 from seats_cli.engine.stage_one import with_text
-from seats_cli.errors import ModelError, UsageError
+from seats_cli.errors import UsageError
 from seats_cli.layout import VideoGrids
 from seats_cli.media import open_clip
+from seats_cli.media.plain import plain_pictures, plain_sound
 from seats_cli.media.types import FRAMES_PER_GRID
 from seats_cli.models.loading import LoadedModel
-from seats_cli.models.resize import MAX_TOKENS, MIN_TOKENS
+from seats_cli.models.preprocess import resize
+from seats_cli.models.resize import MAX_TOKENS, MIN_TOKENS, smart_resize
 from seats_cli.models.stock import StockProcessor
 from seats_cli.timing import Stopwatch, synchronize
 
@@ -42,27 +46,6 @@ class FileRun:
     seconds: dict[str, float]
     n_tokens: int
     first_token: int
-
-
-def video_backend() -> str:
-    """What qwen-omni-utils reads the picture with here.
-
-    Raises:
-        ModelError: It, or something that reads pictures for it, is not installed.
-    """
-    try:
-        with _theirs():
-            import torchvision.io
-            from qwen_omni_utils.v2_5.vision_process import get_video_reader_backend
-
-            backend = str(get_video_reader_backend())
-    except ImportError as error:
-        why = f"the stock way needs qwen-omni-utils ({error})"
-        raise ModelError(why, "pip install qwen-omni-utils") from None
-    # Newer versions of torchvision read no video.
-    if backend == "torchvision" and not hasattr(torchvision.io, "read_video"):
-        raise ModelError("qwen-omni-utils finds nothing here to read pictures with", "pip install torchcodec")
-    return backend
 
 
 @contextmanager
@@ -108,6 +91,69 @@ class Subject:
         return cls(path, media, n_text, clip.video is not None, clip.audio is not None, seconds)
 
 
+Features = tuple[torch.Tensor | None, npt.NDArray[np.float32] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StockReader:
+    """What reads a file for the stock way.
+
+    Attributes:
+        name: In words, for the report.
+        read: Asked about a file and the side of a merged token in pixels, gives frames [n, 3, height, width] and
+            sound, float32 [n] at 16 kHz; None of what is not there.
+        missing: Why it is not qwen-omni-utils; empty: it is.
+    """
+
+    name: str
+    read: Callable[[Subject, int], Features]
+    missing: str = ""
+
+
+def stock_reader(subject: Subject, factor: int) -> StockReader:
+    """``process_mm_info``, or a plain loop where it cannot read: it needs more than Python packages.
+
+    Which of its readers it has, and whether they work, is known when it has read: it is asked once, uncounted.
+
+    Args:
+        subject: The file.
+        factor: Side of a merged token in pixels.
+    """
+    try:
+        with _theirs():
+            from qwen_omni_utils import process_mm_info
+
+            asked, both = _conversation(subject, factor), subject.seen and subject.heard
+            _, _, pictures = process_mm_info(asked, use_audio_in_video=both, return_video_metadata=True)
+    except Exception as error:  # whatever its libraries raise where something behind them is missing
+        why = (str(error).splitlines() or [""])[0]
+        return StockReader("a plain PyAV loop", _read_plainly, f"{type(error).__name__} {why}".strip())
+    backend = pictures[0][1].get("video_backend", "") if pictures else "librosa"
+    return StockReader(f"qwen-omni-utils ({backend})", _read_by_utils)
+
+
+def _read_by_utils(subject: Subject, factor: int) -> Features:
+    with _theirs():
+        from qwen_omni_utils import process_mm_info
+
+        both = subject.seen and subject.heard
+        sounds, _, pictures = process_mm_info(_conversation(subject, factor), use_audio_in_video=both)
+    return pictures[0] if pictures else None, sounds[0] if sounds else None
+
+
+def _read_plainly(subject: Subject, factor: int) -> Features:
+    """The same frames in number and place, and the same resize, of torchvision on the CPU."""
+    media, frames, sound = subject.media, None, None
+    part = (media.start_seconds, media.end_seconds)
+    if subject.seen:
+        images = torch.from_numpy(plain_pictures(subject.path, media.fps, media.max_frames, *part))
+        size = smart_resize(images.shape[1], images.shape[2], factor, *_limits(media, factor))
+        frames = resize(images, size).permute(0, 3, 1, 2).float()
+    if subject.heard:
+        sound = plain_sound(subject.path, *part)
+    return frames, sound
+
+
 @torch.inference_mode()
 def seats_run(loaded: LoadedModel, subject: Subject, selection: SelectionOptions) -> FileRun:
     """Read, thin and prefill as ``seats ask`` does."""
@@ -125,19 +171,14 @@ def seats_run(loaded: LoadedModel, subject: Subject, selection: SelectionOptions
 
 
 @torch.inference_mode()
-def stock_run(loaded: LoadedModel, subject: Subject, processor: StockProcessor) -> FileRun:
-    """``process_mm_info``, the processors, the thinker's own forward: every token, the head on every position."""
-    with _theirs():
-        from qwen_omni_utils import process_mm_info
-
+def stock_run(loaded: LoadedModel, subject: Subject, processor: StockProcessor, reader: StockReader) -> FileRun:
+    """The reader, the processors, the thinker's own forward: every token, the head on every position."""
     model, device = loaded.model, loaded.model.device
     began, watch = _now(model.devices), Stopwatch(model.devices)
-    with watch.host("decode"), _theirs():
-        both = subject.seen and subject.heard
-        asked = [{"role": "user", "content": [_asked_for(subject, model.spec.pixel_factor)]}]
-        sounds, _, pictures = process_mm_info(asked, use_audio_in_video=both)
+    with watch.host("decode"):
+        frames, sound = reader.read(subject, model.spec.pixel_factor)
     with watch.host("process"):
-        features = processor(pictures[0] if pictures else None, sounds[0] if sounds else None)
+        features = processor(frames, sound)
     patches, mel = (
         None if one is None else one.to(device, model.dtype) for one in (features.patches, features.mel)
     )
@@ -159,8 +200,17 @@ def _now(devices: list[torch.device]) -> float:
     return time.perf_counter()
 
 
+def _conversation(subject: Subject, factor: int) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [_asked_for(subject, factor)]}]
+
+
+def _limits(media: MediaOptions, factor: int) -> tuple[int, int]:
+    """Pixels of a frame, of the published results where nothing is said."""
+    return media.min_pixels or MIN_TOKENS * factor**2, media.max_pixels or MAX_TOKENS * factor**2
+
+
 def _asked_for(subject: Subject, factor: int) -> dict[str, Any]:
-    """The clip as an item of a conversation, with the limits of the published results."""
+    """The clip as an item of a conversation."""
     media = subject.media
     part = {"start": media.start_seconds, "end": media.end_seconds}
     kind = "video" if subject.seen else "audio"
@@ -168,7 +218,7 @@ def _asked_for(subject: Subject, factor: int) -> dict[str, Any]:
     item |= {f"{kind}_{name}": value for name, value in part.items() if value is not None}
     if not subject.seen:
         return item
-    low, high = media.min_pixels or MIN_TOKENS * factor**2, media.max_pixels or MAX_TOKENS * factor**2
+    low, high = _limits(media, factor)
     return item | {"fps": media.fps, "max_frames": media.max_frames, "min_pixels": low, "max_pixels": high}
 
 

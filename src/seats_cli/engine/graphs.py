@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -49,7 +49,9 @@ class CudaLane:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Streams of another priority are others: of the usual ones PyTorch deals out the same 32 again and again,
+        # and what another thread does on a stream that is captured becomes part of the graph.
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._last: torch.cuda.CUDAGraph | None = None
         self._failed: tuple[torch.cuda.CUDAGraph, str] | None = None
 
@@ -74,7 +76,8 @@ class CudaLane:
         if self._failed is not None:
             raise RuntimeError(self._failed[1])
         graph = torch.cuda.CUDAGraph()
-        pool = None if self._last is None else self._last.pool()
+        # A handle of ours, not one made inside: after a capture that failed PyTorch no longer tells it.
+        pool = torch.cuda.graph_pool_handle() if self._last is None else self._last.pool()
         self._stream.synchronize()
         collecting = gc.isenabled()
         gc.disable()  # collected tensors would be freed, and graphs destroyed, in the midst of a capture
@@ -88,12 +91,23 @@ class CudaLane:
         except RuntimeError as error:
             # What failed once would fail again. PyTorch's allocator goes on asking this graph whose a stream is.
             self._failed = (graph, str(error))
+            self._end_allocating(pool)
             raise
         finally:
             if collecting:
                 gc.enable()
         self._last = graph
         return graph.replay
+
+    def _end_allocating(self, pool: tuple[int, int]) -> None:
+        """Tell the allocator that a capture which failed is over: ``capture_end`` gives up before it does.
+
+        As long as it believes in one, memory that another stream has read, such as uploaded pictures, is never
+        used again.
+        """
+        index = self._stream.device.index
+        with suppress(AttributeError, RuntimeError):  # another PyTorch, or it knows already
+            torch._C._cuda_endAllocateToPool(index, pool)
 
     def mail(self) -> Mail:
         """For the tokens of one answer."""

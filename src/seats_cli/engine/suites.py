@@ -11,10 +11,10 @@ import torch
 
 from seats_cli.config import MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import FULL, label_of, synthetic_prompt
-from seats_cli.engine.answering import measure_answering
+from seats_cli.engine.answering import STATIC_STOCK, measure_answering
 from seats_cli.engine.benchmark import STOCK, Lap, Workbench, seats_lap, stock_lap
 from seats_cli.engine.encode import shrink_to
-from seats_cli.engine.end_to_end import FileRun, Subject, seats_run, stock_run, video_backend
+from seats_cli.engine.end_to_end import FileRun, Subject, seats_run, stock_reader, stock_run
 from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.prefill import prefill
 from seats_cli.engine.prepare import clip_shape, lay_out
@@ -157,15 +157,13 @@ def end_to_end(
         rounds: How often.
 
     Returns:
-        What was found, and with what qwen-omni-utils read the picture.
-
-    Raises:
-        ModelError: qwen-omni-utils is not there.
+        What was found, and what read the file for the stock way.
     """
-    backend, processor, name = video_backend(), StockProcessor(loaded.model), label_of(options)
+    processor, name = StockProcessor(loaded.model), label_of(options)
+    reader = stock_reader(subject, loaded.model.spec.pixel_factor)
     runs = _in_turn(
         {
-            STOCK: lambda: stock_run(loaded, subject, processor),
+            STOCK: lambda: stock_run(loaded, subject, processor, reader),
             name: lambda: seats_run(loaded, subject, options),
             "full": lambda: seats_run(loaded, subject, FULL),
         },
@@ -183,7 +181,10 @@ def end_to_end(
         ),
         Ratio.of("encode + prefill, stock / SEATS", *(_sums(t, *whole) for t in (stock, ours))),
     ]
-    return Found(figures, ratios), backend
+    said = (
+        f"qwen-omni-utils cannot read the file here ({reader.missing}): {reader.name} reads it for the stock way"
+    )
+    return Found(figures, ratios, (said,) if reader.missing else ()), reader.name
 
 
 def held(model: OmniModel, open_clip: Callable[[], Clip], media: MediaOptions) -> HeldClip:
@@ -202,7 +203,12 @@ def held(model: OmniModel, open_clip: Callable[[], Clip], media: MediaOptions) -
     return hold(open_clip, shrink_for)
 
 
-def answer(bench: Workbench, options: SelectionOptions, n_tokens: int, rounds: Rounds) -> Found:
+COMPILING = f"{STATIC_STOCK}: left out, since it compiles the model on a GPU, for minutes: --stock has it measured"
+
+
+def answer(
+    bench: Workbench, options: SelectionOptions, n_tokens: int, rounds: Rounds, *, compiled: bool = False
+) -> Found:
     """Answer tokens per second: transformers' generate, all tokens kept, and SEATS.
 
     Args:
@@ -210,8 +216,17 @@ def answer(bench: Workbench, options: SelectionOptions, n_tokens: int, rounds: R
         options: Of the selection.
         n_tokens: Of each answer.
         rounds: How often.
+        compiled: On a GPU too measure transformers' static cache; it compiles first.
     """
-    ways = measure_answering(bench, [FULL, options], n_tokens=n_tokens, runs=rounds.runs, warmup=rounds.warmup)
+    static_stock = compiled or bench.loaded.model.device.type == "cpu"
+    ways = measure_answering(
+        bench,
+        [FULL, options],
+        n_tokens=n_tokens,
+        runs=rounds.runs,
+        warmup=rounds.warmup,
+        static_stock=static_stock,
+    )
     measured = {way.label: way.tokens_per_second for way in ways if way.tokens_per_second is not None}
     figures = [Figure.of(label, "rate", "tokens/s", speeds.values) for label, speeds in measured.items()]
     ours = measured[label_of(options)].values
@@ -220,7 +235,8 @@ def answer(bench: Workbench, options: SelectionOptions, n_tokens: int, rounds: R
         for label, speeds in measured.items()
         if label != label_of(options)
     ]
-    return Found(figures, ratios, tuple(f"{way.label}: {way.problem}" for way in ways if way.problem))
+    said = tuple(f"{way.label}: {way.problem}" for way in ways if way.problem)
+    return Found(figures, ratios, said if static_stock else (*said, COMPILING))
 
 
 class Length(NamedTuple):
