@@ -75,7 +75,7 @@ class Operations(TorchDispatchMode):
 
     @property
     def attention(self) -> int:
-        return sum(n for name, n in self.seen.items() if name.startswith("_scaled_dot_product"))
+        return sum(n for name, n in self.seen.items() if "scaled_dot_product" in name)
 
 
 @contextmanager
