@@ -241,18 +241,20 @@ def test_nothing_encoded_costs_nothing() -> None:
     assert audio_flops(AUDIO, []) == audio_flops(AUDIO, [0]) == vision_flops(VISION, (8, 8), 0) == 0
 
 
-def test_saliency_equals_counter() -> None:
-    width, heads, padded, n_windows, n_positions = 24, 2, 7, 3, 19
-    query, key = torch.nn.Linear(width, width), torch.nn.Linear(width, width)
+@pytest.mark.parametrize("projections", [0, 2, 3])
+def test_saliency_equals_counter(projections: int) -> None:
+    width, heads, windows = 24, 2, [7, 7, 5]
+    layers = [torch.nn.Linear(width, width) for _ in range(projections)]
 
     def run() -> None:
-        states = torch.randn(n_positions, width)
-        both = [torch.zeros(n_windows * padded, width), torch.zeros(n_windows * padded, width)]
-        both[0][:n_positions], both[1][:n_positions] = query(states), key(states)
-        q, k = (x.view(n_windows, padded, heads, -1).transpose(1, 2) for x in both)
-        q @ k.mT
+        states = torch.randn(sum(windows), width)
+        for layer in layers:
+            layer(states)
+        for part in states.split(windows):
+            rows = part.view(len(part), heads, -1).transpose(0, 1)
+            rows @ rows.mT
 
-    assert count_flops(run) == saliency_flops(n_positions, padded, n_windows, width)
+    assert count_flops(run) == saliency_flops(windows, width, projections=projections)
 
 
 def test_diversity_equals_counter() -> None:

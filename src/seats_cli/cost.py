@@ -12,7 +12,7 @@ Only matrix products and convolutions count: norms, softmax and activations do n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from seats_cli.geometry import AudioGeometry, ModelGeometry, TextGeometry, VisionGeometry, halved
@@ -166,23 +166,18 @@ def audio_flops(audio: AudioGeometry, mel_frames: Sequence[int]) -> int:
     return 2 * sum(_audio_call_macs(audio, n) for n in mel_frames)
 
 
-def saliency_flops(
-    n_positions: int, padded_window: int, n_windows: int, width: int, *, fused_qkv: bool = False
-) -> int:
+def saliency_flops(window_positions: Iterable[int], width: int, *, projections: int = 0) -> int:
     """Stage I's attention received at an encoder's last layer, as executed (SEATS Sec. 4.1).
 
-    Queries and keys of all positions, then one product per window. Windows batched in one product are padded
-    to the longest of them. The Triton kernel pads nothing and makes the products twice in place of storing them;
-    that is not counted.
+    One product per window. The Triton kernel makes them twice in place of storing them; that is not counted.
 
     Args:
-        n_positions: Patches, or audio frames before pooling.
-        padded_window: Positions of a window, padding included.
-        n_windows: Windows.
+        window_positions: Of every window its patches, or audio frames before pooling.
         width: Width of the encoder, all heads together.
-        fused_qkv: Whether the values are projected too, for nothing.
+        projections: Linear layers run again to get queries and keys; none where attention shows them.
     """
-    return 2 * ((2 + fused_qkv) * n_positions * width**2 + n_windows * padded_window**2 * width)
+    windows = list(window_positions)
+    return 2 * width * (projections * sum(windows) * width + sum(n**2 for n in windows))
 
 
 def diversity_flops(n_windows_padded: int, padded_window: int, dim: int) -> int:

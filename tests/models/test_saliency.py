@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from seats_cli.models import FAMILIES, saliency
-from seats_cli.models.saliency import attention_received, last_input
+from seats_cli.models.chunks import last_input
+from seats_cli.models.saliency import attention_received
 from tests import tiny
 
 FAMILY = FAMILIES["qwen2_5_omni"]
@@ -51,23 +52,23 @@ def test_equals_loops(sizes: list[int], scale: float) -> None:
         torch.testing.assert_close(part.sum(), torch.tensor(float(size)))
 
 
-@pytest.mark.parametrize("map_bytes", [1, 4 * 81 * 2, 4 * 81 * 3 + 1, 1 << 30])
+@pytest.mark.parametrize("map_bytes", [1, 4 * 9 * 2, 4 * 81 * 2, 4 * 81 * 3 + 1, 1 << 30])
 def test_batches_of_maps_change_nothing(monkeypatch: pytest.MonkeyPatch, map_bytes: int) -> None:
     sizes = [3, 9, 1, 4, 9, 2, 7]
     query, key = (part.float() for part in random_heads(sum(sizes)))
     whole = attention_received(query, key, sizes, 0.5)
-    widths = []
-    true_received = saliency._received
+    maps = []
+    true_softmax = torch.softmax
 
-    def spy(query: torch.Tensor, key: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        widths.append(query.shape[0] * query.shape[2] ** 2 * 4)
-        return true_received(query, key, lengths)
+    def spy(logits: torch.Tensor, dim: int) -> torch.Tensor:
+        maps.append(logits.shape)
+        return true_softmax(logits, dim)
 
-    monkeypatch.setattr(saliency, "_received", spy)
-    monkeypatch.setattr(saliency, "MAP_BYTES", map_bytes)
+    monkeypatch.setattr(torch, "softmax", spy)
+    monkeypatch.setattr(saliency, "_maps_bytes", lambda device: map_bytes)
     torch.testing.assert_close(attention_received(query, key, sizes, 0.5), whole)
-    assert max(widths) <= max(map_bytes, 4 * 81)
-    assert len(widths) == math.ceil(len(sizes) / max(1, map_bytes // (4 * 81)))
+    assert all(4 * shape.numel() <= map_bytes or shape[:2] == (1, 1) for shape in maps)
+    assert sum(shape.numel() for shape in maps) == 3 * sum(size**2 for size in sizes), "no map is padded"
 
 
 def test_half_precision_is_summed_in_float32() -> None:

@@ -108,20 +108,22 @@ def encoder_flops(spec: ModelSpec, shape: ClipShape) -> int:
 
 
 def selection_flops(spec: ModelSpec, layout: Layout, plan: TokenPlan) -> int:
-    """Executed by SEATS itself: saliency, distances and scores. To drop nothing, or by lot, takes none."""
+    """Executed by SEATS itself: saliency, distances and scores. To drop nothing, or by lot, takes none.
+
+    With ``--attn sdpa``; other kernels do not show the encoders' queries and keys, which are projected again.
+    """
     if plan.keeps_everything or not plan.stage_one_video:
         return 0
     geometry = spec.geometry
     vision, audio, total = geometry.vision, geometry.audio, 0
-    for modality, keeps, per_token, width, fused in (
-        (Modality.VIDEO, plan.stage_one_video, vision.merge_size**2, vision.hidden, vision.fused_qkv),
-        (Modality.AUDIO, plan.stage_one_audio, audio.positions_per_token, audio.d_model, False),
+    for modality, keeps, per_token, width in (
+        (Modality.VIDEO, plan.stage_one_video, vision.merge_size**2, vision.hidden),
+        (Modality.AUDIO, plan.stage_one_audio, audio.positions_per_token, audio.d_model),
     ):
         sizes = [size for size in layout.window_sizes[modality] if size]
         if not sizes:
             continue
-        positions, widest = sum(sizes) * per_token, max(sizes) * per_token
-        total += cost.saliency_flops(positions, widest, len(sizes), width, fused_qkv=fused)
+        total += cost.saliency_flops([size * per_token for size in sizes], width)
         pruned = [s for s, k in zip(layout.window_sizes[modality], keeps, strict=True) if 0 < k < s]
         if pruned:
             total += cost.diversity_flops(len(pruned), max(pruned), geometry.text.hidden)

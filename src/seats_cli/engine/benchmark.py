@@ -148,7 +148,7 @@ def stock_lap(bench: Workbench) -> Lap:
             clip = bench.make_clip()
             patches, mel = _whole(bench, clip)
         inputs = model.stock_inputs(torch.from_numpy(bench.layout.ids).to(device), patches, mel, bench.shape.video)
-        with timed_towers(model, watch), watch("whole"):
+        with model.encoding, timed_towers(model, watch), watch("whole"):
             out = model.thinker(**inputs)
         out.logits[0, -1].argmax().item()
         first_token = time.perf_counter() - began

@@ -60,13 +60,12 @@ class _SaliencyWork:
     width: int
     fused_qkv: bool = False
 
-    def flops(self, sizes: Sequence[int]) -> int:
+    def flops(self, sizes: Sequence[int], *, projected: bool) -> int:
         """Executed for windows of so many tokens. A position that no token pools still attends."""
         windows = [size * self.positions_per_token for size in sizes]
         windows[-1] += self.n_positions - sum(windows)
-        return cost.saliency_flops(
-            self.n_positions, max(windows), len(windows), self.width, fused_qkv=self.fused_qkv
-        )
+        # From a fused layer the values come too, for nothing.
+        return cost.saliency_flops(windows, self.width, projections=(2 + self.fused_qkv) * projected)
 
 
 def _window_ranges(
@@ -226,7 +225,7 @@ def _batch(
         with watch("select"):
             present = [size for size in sizes if size]
             saliency = encoded.attention_received(present).to(encoded.embeddings.device)
-            spent = work.flops(present)
+            spent = work.flops(present, projected=encoded.projected)
     windows = EncodedWindows(modality, encoded.embeddings, saliency, sizes, first)
     return WindowBatch(windows, flops, spent, encoded.deepstack)
 

@@ -187,7 +187,7 @@ def stock_run(loaded: LoadedModel, subject: Subject, processor: StockProcessor, 
     shape = ClipShape(video, None, n_mel, type(model).audio_tokens(n_mel) if n_mel else 0)
     layout = lay_out(shape, synthetic_prompt(model.spec, subject.n_text, shape), model.spec)
     inputs = model.stock_inputs(torch.from_numpy(layout.ids).to(device), patches, mel, video)
-    with timed_towers(model, watch), watch("whole"):
+    with model.encoding, timed_towers(model, watch), watch("whole"):
         logits = model.thinker(**inputs).logits
     token = int(logits[0, -1].argmax())
     whole, seconds = time.perf_counter() - began, watch.seconds

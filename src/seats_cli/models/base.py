@@ -103,11 +103,13 @@ class Encoded:
         attention_received: Called with the tokens of each window (ints that sum to n); gives float32 [n], the
             attention each token receives in the encoder's last layer (SEATS Sec. 4.1). None where not asked for.
         deepstack: [n, D] each, what is added to these tokens behind decoder layers 0, 1, ...; mostly none.
+        projected: Whether ``attention_received`` projects the last layer's queries and keys again.
     """
 
     embeddings: torch.Tensor
     attention_received: Callable[[Sequence[int]], torch.Tensor] | None
     deepstack: tuple[torch.Tensor, ...] = ()
+    projected: bool = False
 
 
 class OmniModel(ABC):
@@ -119,7 +121,8 @@ class OmniModel(ABC):
         spec: What its config fixes.
 
     Attributes:
-        encoding: Held while an encoder runs: who looks inside one would see what another thread encodes.
+        encoding: Held while an encoder runs: its config says for everybody how it attends (``models.chunks``), and
+            who looks inside one would see what another thread encodes.
     """
 
     model_type: ClassVar[str]

@@ -18,6 +18,8 @@ from seats_cli.models.qwen_omni import QwenOmni
 if TYPE_CHECKING:
     import torch
 
+    from seats_cli.models.chunks import Inside
+
 
 class Qwen3Omni(QwenOmni):
     """The thinker of Qwen3-Omni."""
@@ -66,55 +68,96 @@ class Qwen3Omni(QwenOmni):
     def encode_video(self, patches: torch.Tensor, grid: tuple[int, int, int], *, saliency: bool) -> Encoded:
         """The vision tower on whole grids, which never attend each other."""
         import torch
-
-        from seats_cli.models.saliency import last_input
-
-        tower = self._parts[1]
-        grid_thw = torch.tensor([grid], device=patches.device)
-        if not saliency:
-            out = tower(patches, grid_thw=grid_thw)
-            return Encoded(out.pooler_output, None, tuple(out.deepstack_features))
-        with last_input(tower.blocks[-1]) as caught:
-            out = tower(patches, grid_thw=grid_thw)
-        return Encoded(
-            out.pooler_output, lambda sizes: self._video_saliency(caught, sizes), tuple(out.deepstack_features)
+        from transformers.vision_utils import (
+            get_vision_cu_seqlens,
+            get_vision_interpolation_indices_and_weights,
+            get_vision_position_ids,
         )
 
-    def _video_saliency(self, caught: dict[str, Any], sizes: Sequence[int]) -> torch.Tensor:
-        """Patch-level attention received, mean over merged patches: float32 [n]."""
-        from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import apply_rotary_pos_emb_vision
+        from seats_cli.kernels.transfer import to_device
+        from seats_cli.models.chunks import Chunks, in_chunks, lengths_of
 
+        tower, merge, device = self._parts[1], self.spec.geometry.vision.merge_size, patches.device
+        grid_thw = torch.tensor([grid])  # on the host, where it is asked for numbers
+        chunks = Chunks(lengths_of(get_vision_cu_seqlens(grid_thw)), device)
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grid_thw,
+            num_grid_per_side=tower.num_grid_per_side,
+            mode=tower.interpolation_mode,
+            align_corners=tower.interpolation_align_corners,
+            spatial_merge_size=merge,
+        )
+        inputs = {
+            "interp_indices": to_device(indices.numpy(), device),
+            "interp_weights": to_device(weights.numpy(), device),
+            "position_ids": to_device(get_vision_position_ids(grid_thw, merge).numpy(), device),
+            "cu_seqlens": chunks.bounds,
+            "max_seqlen": max(chunks.lengths),
+        }
+        last = tower.blocks[-1]
+        with in_chunks(tower, (chunks,), block=last, attention=last.attn, look=saliency) as inside:
+            out = tower(patches, grid_thw=grid_thw, **inputs)
+        deepstack = tuple(out.deepstack_features)
+        if not saliency:
+            return Encoded(out.pooler_output, None, deepstack)
+        return Encoded(
+            out.pooler_output,
+            lambda sizes: self._video_saliency(inside, sizes),
+            deepstack,
+            projected=not inside.heads,
+        )
+
+    def _video_saliency(self, inside: Inside, sizes: Sequence[int]) -> torch.Tensor:
+        """Patch-level attention received, mean over merged patches: float32 [n]."""
         from seats_cli.models.saliency import attention_received
 
+        attn, unit = self._parts[1].blocks[-1].attn, self.spec.geometry.vision.merge_size**2
+        query, key = inside.heads or self._video_heads(inside.caught)
+        received = attention_received(query, key, [size * unit for size in sizes], attn.scaling)
+        return received.reshape(-1, unit).mean(1)
+
+    def _video_heads(self, caught: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys of the last block, made again: [n, H, head_dim] each."""
+        from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import apply_rotary_pos_emb_vision
+
         block, vision = self._parts[1].blocks[-1], self.spec.geometry.vision
-        unit = vision.merge_size**2
         hidden = call(block.norm1, caught["hidden"])
         query, key, _ = call(block.attn.qkv, hidden).reshape(len(hidden), 3, vision.n_heads, -1).unbind(1)
         tables = [table.to(query.device) for table in caught["position_embeddings"]]
-        query, key = apply_rotary_pos_emb_vision(query, key, *tables)
-        received = attention_received(query, key, [size * unit for size in sizes], block.attn.scaling)
-        return received.reshape(-1, unit).mean(1)
+        heads: tuple[torch.Tensor, torch.Tensor] = apply_rotary_pos_emb_vision(query, key, *tables)
+        return heads
 
     def encode_audio(self, mel: torch.Tensor, *, saliency: bool) -> Encoded:
         """The audio tower on whole blocks of 8 s (the last may be shorter)."""
         import torch
+        from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as theirs
 
-        from seats_cli.models.saliency import last_input
+        from seats_cli.kernels.transfer import to_device
+        from seats_cli.models.chunks import Chunks, in_chunks, lengths_of
 
         tower = self._parts[2]
-        lengths = torch.tensor([mel.shape[1]], device=mel.device)
+        frames = torch.tensor([mel.shape[1]])  # on the host, where it is asked for numbers
+        padded, lengths = theirs.chunk_and_pad_features(mel, frames, tower.n_window)
+        bounds = theirs.get_audio_cu_seqlens(lengths, frames, tower.n_window_infer, tower.n_window)
+        valid = theirs.get_valid_indices(lengths, tower.n_window)
+        chunks = Chunks(lengths_of(bounds), mel.device)
+        inputs = {
+            "padded_feature": padded,
+            "chunk_lengths": to_device(lengths.numpy(), mel.device),
+            "valid_indices": to_device(valid.numpy(), mel.device),
+            "cu_seqlens": chunks.bounds,
+            "max_seqlen": max(chunks.lengths),
+        }
+        last = tower.layers[-1]
+        with in_chunks(tower, (chunks,), block=last, attention=last.self_attn, look=saliency) as inside:
+            embeddings = tower(mel, feature_lens=frames, **inputs).last_hidden_state
         if not saliency:
-            return Encoded(tower(mel, feature_lens=lengths).last_hidden_state, None)
-        with last_input(tower.layers[-1]) as caught:
-            out = tower(mel, feature_lens=lengths)
-        return Encoded(out.last_hidden_state, lambda sizes: self._audio_saliency(caught, sizes))
+            return Encoded(embeddings, None)
+        return Encoded(embeddings, lambda sizes: self._audio_saliency(inside, sizes), projected=not inside.heads)
 
-    def _audio_saliency(self, caught: dict[str, Any], sizes: Sequence[int]) -> torch.Tensor:
+    def _audio_saliency(self, inside: Inside, sizes: Sequence[int]) -> torch.Tensor:
         """Attention received; every position of the layers is a token: float32 [n]."""
         from seats_cli.models.saliency import attention_received
 
-        layer, heads = self._parts[2].layers[-1], self.spec.geometry.audio.n_heads
-        hidden = call(layer.self_attn_layer_norm, caught["hidden"])
-        query = call(layer.self_attn.q_proj, hidden).reshape(len(hidden), heads, -1)
-        key = call(layer.self_attn.k_proj, hidden).reshape(len(hidden), heads, -1)
-        return attention_received(query, key, sizes, layer.self_attn.scaling)
+        query, key = inside.heads or self._audio_heads(inside.caught)
+        return attention_received(query, key, sizes, self._parts[2].layers[-1].self_attn.scaling)

@@ -150,6 +150,13 @@ class QwenOmni(OmniModel):
         logits: torch.Tensor = call(head, call(norm, hidden[:, -1:]))
         return logits[0, 0]
 
+    def _audio_heads(self, caught: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys of the audio tower's last layer, made again: [n, H, head_dim] each."""
+        layer, heads = self._parts[2].layers[-1], self.spec.geometry.audio.n_heads
+        hidden = call(layer.self_attn_layer_norm, caught["hidden"])
+        query = call(layer.self_attn.q_proj, hidden).reshape(len(hidden), heads, -1)
+        return query, call(layer.self_attn.k_proj, hidden).reshape(len(hidden), heads, -1)
+
     @property
     def towers(self) -> Sequence[torch.nn.Module]:
         """Vision tower, audio tower."""

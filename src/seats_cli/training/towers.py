@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seats_cli.models.chunks import last_input
 from seats_cli.models.preprocess import patchify
-from seats_cli.models.saliency import last_input
 from seats_cli.training.processor import CLIP_MEAN, CLIP_STD
 
 PATCH, MERGE = 14, 2
