@@ -53,6 +53,7 @@ class Qwen25Omni(QwenOmni):
 
         from seats_cli.kernels.transfer import to_device
         from seats_cli.models.chunks import Chunks, in_chunks, lengths_of
+        from seats_cli.models.products import as_products
 
         tower, vision = self._parts[1], self.spec.geometry.vision
         grid_thw = torch.tensor([grid])  # on the host, where it is asked for numbers
@@ -72,7 +73,8 @@ class Qwen25Omni(QwenOmni):
             "max_window_seqlen": max(windows.lengths),
         }
         last = tower.blocks[-1]
-        with in_chunks(tower, (grids, windows), block=last, attention=last.attn, look=saliency) as inside:
+        look = in_chunks(tower, (grids, windows), block=last, attention=last.attn, look=saliency)
+        with as_products(tower.patch_embed), look as inside:
             embeddings = tower(patches, grid_thw=grid_thw, **inputs).pooler_output
         if not saliency:
             return Encoded(embeddings, None)

@@ -76,6 +76,7 @@ class Qwen3Omni(QwenOmni):
 
         from seats_cli.kernels.transfer import to_device
         from seats_cli.models.chunks import Chunks, in_chunks, lengths_of
+        from seats_cli.models.products import as_products
 
         tower, merge, device = self._parts[1], self.spec.geometry.vision.merge_size, patches.device
         grid_thw = torch.tensor([grid])  # on the host, where it is asked for numbers
@@ -95,7 +96,8 @@ class Qwen3Omni(QwenOmni):
             "max_seqlen": max(chunks.lengths),
         }
         last = tower.blocks[-1]
-        with in_chunks(tower, (chunks,), block=last, attention=last.attn, look=saliency) as inside:
+        look = in_chunks(tower, (chunks,), block=last, attention=last.attn, look=saliency)
+        with as_products(tower.patch_embed), look as inside:
             out = tower(patches, grid_thw=grid_thw, **inputs)
         deepstack = tuple(out.deepstack_features)
         if not saliency:
