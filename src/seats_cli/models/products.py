@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Products(TorchFunctionMode):
-    """While it is on, such convolutions in three dimensions are products, in half precision; all else is as it was."""
+    """While it is on, such convolutions are products, in half precision; all else is as it was."""
 
     def __torch_function__(
         self,
