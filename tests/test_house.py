@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         *("dataset", "evaluation", "figures", "geometry", "outputs", "planning", "probing", "tasks", "timelimit"),
     },
     "render": {"errors", "config", "cost", "report"},
-    "figures": {"report"},
+    "figures": {"report", "timing"},
     "api": {
         *("errors", "config", "report", "media", "models", "engine", "dataset", "evaluation", "probing"),
         *("tasks",),

@@ -18,7 +18,8 @@ other libraries into these.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import traceback
+from typing import ClassVar, TypeVar
 
 
 class SeatsError(Exception):
@@ -105,6 +106,21 @@ _FOREIGN: dict[str, tuple[type[SeatsError], str]] = {
 def counted(n: int, what: str) -> str:
     """``1 clip``, ``2 clips``."""
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+Caught = TypeVar("Caught", bound=BaseException)
+
+
+def light(caught: Caught) -> Caught:
+    """An exception as it is kept: its frames, which hold pictures and tensors, become words.
+
+    Args:
+        caught: Changed, and returned. Where one that is none of ours came from is noted on it.
+    """
+    if not isinstance(caught, SeatsError):
+        caught.add_note("".join(traceback.format_exception(caught)).rstrip())
+    caught.__cause__ = caught.__context__ = None
+    return caught.with_traceback(None)
 
 
 def explain(error: BaseException) -> SeatsError:

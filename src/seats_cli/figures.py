@@ -5,20 +5,18 @@ docs/report.md gives every field its type, unit and meaning.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from seats_cli.report import SCHEMA_VERSION, JsonRecord, ModelInfo, Spread, Versions
+from seats_cli.timing import Samples
 
 
 def _middle(values: Sequence[float]) -> tuple[float, Spread]:
     """Median; least, greatest and interquartile range."""
-    if len(values) == 1:
-        return float(values[0]), Spread(values[0], values[0], 0.0)
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return float(statistics.median(values)), Spread(min(values), max(values), third - first)
+    samples = Samples(tuple(values))
+    return float(samples.median), Spread(samples.minimum, samples.maximum, samples.iqr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

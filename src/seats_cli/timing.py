@@ -148,13 +148,19 @@ class Samples:
         return third - first
 
 
-def alternate(fn_by_label: Mapping[str, Callable[[], T]], runs: int, warmup: int) -> dict[str, list[T]]:
+def alternate(
+    fn_by_label: Mapping[str, Callable[[], T]],
+    runs: int,
+    warmup: int,
+    on_round: Callable[[str], None] | None = None,
+) -> dict[str, list[T]]:
     """Call the variants in turn and keep what the counted rounds return.
 
     Args:
         fn_by_label: The variants.
         runs: Rounds that count.
         warmup: Rounds before them that do not.
+        on_round: Called with a variant's label before each call of it.
 
     Returns:
         By label, one result per counted round.
@@ -167,6 +173,8 @@ def alternate(fn_by_label: Mapping[str, Callable[[], T]], runs: int, warmup: int
     results: dict[str, list[T]] = {label: [] for label in fn_by_label}
     for round_index in range(-warmup, runs):
         for label, fn in fn_by_label.items():
+            if on_round is not None:
+                on_round(label)
             result = fn()
             if round_index >= 0:
                 results[label].append(result)

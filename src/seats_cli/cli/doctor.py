@@ -48,8 +48,9 @@ def _packages() -> Rows:
 def _system() -> Rows:
     import platform
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    rows = [("python", platform.python_version()), ("system", platform.platform()), ("cores", str(cores))]
+    from seats_cli.media.cores import n_cores
+
+    rows = [("python", platform.python_version()), ("system", platform.platform()), ("cores", str(n_cores()))]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         rows.append(("memory", f"{total / 2**30:.1f} GiB"))

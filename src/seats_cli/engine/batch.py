@@ -10,7 +10,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
@@ -19,7 +18,15 @@ from seats_cli.config import GenerationOptions, MediaOptions, SelectionOptions
 from seats_cli.engine.pipeline import Settings, check_question, reply
 from seats_cli.engine.reading import Cached, ReadClip, read_clip, release_memory
 from seats_cli.engine.store import ClipStore
-from seats_cli.errors import InterruptedRunError, MemoryLimitError, SeatsError, TimeLimitError, UsageError, explain
+from seats_cli.errors import (
+    InterruptedRunError,
+    MemoryLimitError,
+    SeatsError,
+    TimeLimitError,
+    UsageError,
+    explain,
+    light,
+)
 from seats_cli.media.cores import at_most, decoding_threads
 from seats_cli.media.held import HeldClip
 from seats_cli.media.types import Clip
@@ -140,14 +147,14 @@ class Asker:
             return self._reply(task, read)
         except Exception as caught:
             if not isinstance(explain(caught), MemoryLimitError):
-                return _failed(task, _light(caught))
+                return _failed(task, light(caught))
         # Another clip may have been encoded at the same time: once more, with the device to itself.
         release_memory()
         try:
             with self.loaded.model.encoding:
                 outcome = self._reply(task, read)
         except Exception as caught:
-            return _failed(task, _light(caught))
+            return _failed(task, light(caught))
         again = "out of memory while it was answered: answered again with nothing beside it"
         return replace(outcome, report=outcome.report and _warned(outcome.report, again))
 
@@ -164,14 +171,6 @@ class Asker:
 
 def _warned(report: Report, line: str) -> Report:
     return replace(report, warnings=(*report.warnings, line))
-
-
-def _light(caught: Exception) -> Exception:
-    """An exception as it is kept: its frames, which hold all that was encoded, become words."""
-    if not isinstance(caught, SeatsError):
-        caught.add_note("".join(traceback.format_exception(caught)).rstrip())
-    caught.__cause__ = caught.__context__ = None
-    return caught.with_traceback(None)
 
 
 def _failed(task: Task, caught: Exception) -> Outcome:
@@ -248,7 +247,7 @@ def _read(asker: Asker, job: Job, clip: HeldClip | None = None) -> _Reading:
     try:
         return _Reading(job, asker.read(job, clip))
     except Exception as caught:
-        return _Reading(job, None, _light(caught))
+        return _Reading(job, None, light(caught))
 
 
 @dataclass(frozen=True, slots=True)

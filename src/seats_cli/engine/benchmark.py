@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -140,14 +141,12 @@ def timed_towers(model: Any, watch: Stopwatch) -> Iterator[None]:
 def stock_lap(bench: Workbench) -> Lap:
     """Transformers' own forward on the same patches, log-mel and ids: every token, its own positions and head."""
     model = bench.loaded.model
-    watch, device, devices = Stopwatch(model.devices), model.device, model.devices
+    watch, devices = Stopwatch(model.devices), model.devices
     with PeakMemory(devices) as peak:
         synchronize(devices)
         began = time.perf_counter()
         with watch("decode"):
-            clip = bench.make_clip()
-            patches, mel = _whole(bench, clip)
-        inputs = model.stock_inputs(torch.from_numpy(bench.layout.ids).to(device), patches, mel, bench.shape.video)
+            inputs = whole_inputs(bench)
         with model.encoding, timed_towers(model, watch), watch("whole"):
             out = model.thinker(**inputs)
         out.logits[0, -1].argmax().item()
@@ -244,18 +243,10 @@ def measured_profile(
     """
     every = {label_of(o): o for o in (FULL, *settings)}
 
-    def lap(label: str, make: Callable[[], Lap]) -> Callable[[], Lap]:
-        def call() -> Lap:
-            if on_round is not None:
-                on_round(label)
-            return make()
-
-        return call
-
-    variants = {label: lap(label, lambda o=o: seats_lap(bench, o)) for label, o in every.items()}  # type: ignore[misc]
+    variants = {label: partial(seats_lap, bench, options) for label, options in every.items()}
     if stock:
-        variants[STOCK] = lap(STOCK, lambda: stock_lap(bench))
-    laps = alternate(variants, runs, warmup)
+        variants[STOCK] = partial(stock_lap, bench)
+    laps = alternate(variants, runs, warmup, on_round)
     full = _summary("full", laps["full"], None)
     clip = bench.make_clip()
     media = media_info(clip, bench.shape, bench.layout.n_windows)

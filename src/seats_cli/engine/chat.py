@@ -77,7 +77,7 @@ class Chat:
     def n_kept(self) -> tuple[int, int]:
         """Tokens of the clip that enter the decoder, and all there are."""
         video, audio = self._read.shape.video, self._read.shape.n_audio_tokens
-        whole = audio + (0 if video is None else video.n_grids * video.rows * video.columns)
+        whole = audio + (0 if video is None else video.n_tokens)
         return sum(len(tokens.places) for tokens in self._read.kept.values()), whole
 
     @property

@@ -12,7 +12,7 @@ import pickle
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -20,16 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from seats_cli.config import MediaOptions, ModelOptions
+from seats_cli.config import ModelOptions
 from seats_cli.engine.batch import Outcome, all_failed, check_tasks
-from seats_cli.engine.encode import shrink_to
-from seats_cli.engine.prepare import clip_shape
+from seats_cli.engine.encode import shrink_for
 from seats_cli.engine.processes import Recipe
 from seats_cli.errors import InterruptedRunError, ModelError, SeatsError, explain
 from seats_cli.media import open_clip
 from seats_cli.media.cores import at_most
 from seats_cli.media.held import HeldClip, hold
-from seats_cli.media.types import Clip, Uint8
 from seats_cli.models.base import ModelSpec, OmniModel
 from seats_cli.models.specs import spec_of_checkpoint
 from seats_cli.tasks import Job, Task, distinct_questions
@@ -63,7 +61,7 @@ class Decoder:
         try:
             # As many cores as Ray has counted for it.
             with time_limit(self._timeout_seconds), at_most(1):
-                found = hold(lambda: open_clip(job.path, job.media), partial(self._shrink_for, media=job.media))
+                found = hold(lambda: open_clip(job.path, job.media), shrink_for(*self._model, job.media))
         except Exception as caught:
             found = explain(caught)
         return {"job": batch["job"], "clip": _column(found)}
@@ -71,10 +69,6 @@ class Decoder:
     @cached_property
     def _model(self) -> tuple[type[OmniModel], ModelSpec]:
         return spec_of_checkpoint(self._loading)
-
-    def _shrink_for(self, clip: Clip, media: MediaOptions) -> Callable[[Uint8], Uint8]:
-        size = clip_shape(clip, len(clip.waveform()), *self._model, media).frame_size
-        return shrink_to(size) if size is not None else lambda image: image
 
 
 class Answerer:

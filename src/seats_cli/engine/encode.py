@@ -6,7 +6,7 @@ lets go of it before the next one is decoded: memory is bounded by what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 
 from seats_cli import cost
+from seats_cli.config import MediaOptions
 from seats_cli.engine.ahead import Ahead, OnTheWay, Uploader
-from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape
+from seats_cli.engine.prepare import HOP_SAMPLES, WINDOWS_PER_BATCH, ClipShape, clip_shape
 from seats_cli.layout import Modality
 from seats_cli.media.types import Clip, Frame, Shrink, Uint8
-from seats_cli.models.base import Encoded, OmniModel
+from seats_cli.models.base import Encoded, ModelSpec, OmniModel
 from seats_cli.models.preprocess import log_mel, patchify, resize
 from seats_cli.selection.base import EncodedWindows
 from seats_cli.timelimit import check_time
@@ -102,6 +103,22 @@ def shrink_to(size: tuple[int, int]) -> Shrink:
         return small
 
     return shrink
+
+
+def shrink_for(family: type[OmniModel], spec: ModelSpec, media: MediaOptions) -> Callable[[Clip], Shrink]:
+    """What ``hold`` asks for: what brings the pictures of a clip to the size in which they are encoded.
+
+    Args:
+        family: Of the model.
+        spec: Its sizes.
+        media: What of a clip is used.
+    """
+
+    def of_clip(clip: Clip) -> Shrink:
+        size = clip_shape(clip, len(clip.waveform()), family, spec, media).frame_size
+        return shrink_to(size) if size is not None else lambda image: image
+
+    return of_clip
 
 
 def patches_of(model: OmniModel, frames: torch.Tensor) -> torch.Tensor:

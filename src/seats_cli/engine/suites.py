@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -12,17 +11,18 @@ import torch
 from seats_cli.config import MediaOptions, SelectionOptions
 from seats_cli.engine.analytic import FULL, label_of, synthetic_prompt
 from seats_cli.engine.answering import STATIC_STOCK, measure_answering
-from seats_cli.engine.benchmark import STOCK, Lap, Workbench, seats_lap, stock_lap
-from seats_cli.engine.encode import shrink_to
-from seats_cli.engine.end_to_end import FileRun, Subject, seats_run, stock_reader, stock_run
+from seats_cli.engine.benchmark import STOCK, Workbench, seats_lap, stock_lap
+from seats_cli.engine.encode import shrink_for
+from seats_cli.engine.end_to_end import Subject, seats_run, stock_reader, stock_run
 from seats_cli.engine.marks import model_info, versions
 from seats_cli.engine.prefill import prefill
-from seats_cli.engine.prepare import clip_shape, lay_out
+from seats_cli.engine.prepare import lay_out
 from seats_cli.engine.reading import method_for, read_clip
 from seats_cli.engine.stage_one import with_text
 from seats_cli.figures import Figure, Ratio, SuiteReport
+from seats_cli.media.cores import n_cores
 from seats_cli.media.held import HeldClip, hold, looped
-from seats_cli.media.types import Clip, Uint8
+from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.stock import StockProcessor
@@ -78,20 +78,7 @@ def report_of(
 def machine(devices: Sequence[torch.device]) -> str:
     """What computes, in words."""
     names = [torch.cuda.get_device_name(one) for one in devices if one.type == "cuda"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ", ".join([*names, f"{cores} CPU cores"])
-
-
-def _in_turn(variants: Mapping[str, Callable[[], object]], rounds: Rounds) -> dict[str, list[object]]:
-    def told(label: str, run: Callable[[], object]) -> Callable[[], object]:
-        def call() -> object:
-            if rounds.on_round is not None:
-                rounds.on_round(label)
-            return run()
-
-        return call
-
-    return alternate({label: told(label, run) for label, run in variants.items()}, rounds.runs, rounds.warmup)
+    return ", ".join([*names, f"{n_cores()} CPU cores"])
 
 
 def _stages(label: str, laps: Sequence[Mapping[str, float]], stages: Sequence[str]) -> list[Figure]:
@@ -119,15 +106,12 @@ def paper(bench: Workbench, options: SelectionOptions, rounds: Rounds) -> Found:
         rounds: How often.
     """
     name = label_of(options)
-    laps = _in_turn(
-        {
-            "full": lambda: seats_lap(bench, FULL),
-            name: lambda: seats_lap(bench, options),
-            STOCK: lambda: stock_lap(bench),
-        },
-        rounds,
-    )
-    taken = {label: [lap.seconds for lap in runs if isinstance(lap, Lap)] for label, runs in laps.items()}
+    variants = {
+        "full": lambda: seats_lap(bench, FULL),
+        name: lambda: seats_lap(bench, options),
+        STOCK: lambda: stock_lap(bench),
+    }
+    taken = {label: [lap.seconds for lap in laps] for label, laps in alternate(variants, *rounds).items()}
     full, ours, stock = taken["full"], taken[name], taken[STOCK]
     figures = [figure for label, one in taken.items() for figure in _stages(label, one, PAPER_STAGES)]
     whole = ("encode", "select", "prefill")
@@ -161,15 +145,12 @@ def end_to_end(
     """
     processor, name = StockProcessor(loaded.model), label_of(options)
     reader = stock_reader(subject, loaded.model.spec.pixel_factor)
-    runs = _in_turn(
-        {
-            STOCK: lambda: stock_run(loaded, subject, processor, reader),
-            name: lambda: seats_run(loaded, subject, options),
-            "full": lambda: seats_run(loaded, subject, FULL),
-        },
-        rounds,
-    )
-    taken = {label: [run.seconds for run in one if isinstance(run, FileRun)] for label, one in runs.items()}
+    variants = {
+        STOCK: lambda: stock_run(loaded, subject, processor, reader),
+        name: lambda: seats_run(loaded, subject, options),
+        "full": lambda: seats_run(loaded, subject, FULL),
+    }
+    taken = {label: [run.seconds for run in runs] for label, runs in alternate(variants, *rounds).items()}
     stock, ours, full = taken[STOCK], taken[name], taken["full"]
     figures = [figure for label, one in taken.items() for figure in _stages(label, one, FILE_STAGES)]
     whole = ("encode", "select", "prefill")
@@ -195,12 +176,7 @@ def held(model: OmniModel, open_clip: Callable[[], Clip], media: MediaOptions) -
         open_clip: Opens it.
         media: What of it is used.
     """
-
-    def shrink_for(clip: Clip) -> Callable[[Uint8], Uint8]:
-        size = clip_shape(clip, len(clip.waveform()), type(model), model.spec, media).frame_size
-        return shrink_to(size) if size is not None else lambda image: image
-
-    return hold(open_clip, shrink_for)
+    return hold(open_clip, shrink_for(type(model), model.spec, media))
 
 
 COMPILING = f"{STATIC_STOCK}: left out, since it compiles the model on a GPU, for minutes: --stock has it measured"
@@ -293,9 +269,7 @@ def lengths(
         label: lambda clip=clip: _length_run(loaded, clip, media, selection, n_text)
         for label, clip in clips.items()
     }
-    runs = {
-        label: [run for run in one if isinstance(run, Length)] for label, one in _in_turn(variants, rounds).items()
-    }
+    runs = alternate(variants, *rounds)
     figures: list[Figure] = []
     for label, one in runs.items():
         figures += _stages(label, [run.seconds for run in one], ("encode", "select", "prefill", "first_token"))

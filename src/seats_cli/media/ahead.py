@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
-from seats_cli.errors import SeatsError
+from seats_cli.errors import light
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -91,7 +90,7 @@ class _Ahead(Generic[Task, Result]):
             return
         except BaseException as caught:
             with self._changed:
-                self._failed = self._failed or _light(caught)
+                self._failed = self._failed or light(caught)
                 self._changed.notify_all()
 
     def _work_on(self) -> None:
@@ -132,14 +131,6 @@ class _Ahead(Generic[Task, Result]):
             # All others may wait for this one.
             return True
         return self._n_waiting < self._most_waiting and self._n_bytes + n_bytes <= MOST_BYTES
-
-
-def _light(caught: BaseException) -> BaseException:
-    """An exception without its frames, which hold pictures; where an unknown one came from becomes words."""
-    if not isinstance(caught, SeatsError):
-        caught.add_note("".join(traceback.format_exception(caught)).rstrip())
-    caught.__cause__ = caught.__context__ = None
-    return caught.with_traceback(None)
 
 
 def in_order(
