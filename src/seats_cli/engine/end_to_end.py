@@ -25,7 +25,7 @@ from seats_cli.errors import UsageError
 from seats_cli.layout import VideoGrids
 from seats_cli.media import open_clip
 from seats_cli.media.plain import plain_pictures, plain_sound
-from seats_cli.media.types import FRAMES_PER_GRID
+from seats_cli.media.types import FRAMES_PER_GRID, Clip
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.preprocess import resize
 from seats_cli.models.resize import MAX_TOKENS, MIN_TOKENS, smart_resize
@@ -40,12 +40,12 @@ class FileRun:
     Attributes:
         seconds: By stage, ``first_token`` the whole.
         n_tokens: In the prompt, before anything is dropped.
-        first_token: Its id.
+        n_kept: Of them, that enter the decoder.
     """
 
     seconds: dict[str, float]
     n_tokens: int
-    first_token: int
+    n_kept: int
 
 
 @contextmanager
@@ -66,7 +66,6 @@ class Subject:
         n_text: Text tokens of the prompt.
         seen: Whether it has a picture.
         heard: Whether it has sound.
-        seconds: Its length.
     """
 
     path: str
@@ -74,7 +73,6 @@ class Subject:
     n_text: int
     seen: bool
     heard: bool
-    seconds: float
 
     @classmethod
     def of(cls, path: str, media: MediaOptions, n_text: int) -> Self:
@@ -87,8 +85,7 @@ class Subject:
         if media.audio == "off" or media.picture == "off":
             raise UsageError("the stock way sees and hears: with --audio off there is nothing to compare with")
         clip = open_clip(path, media)
-        seconds = max(clip.seconds_video, clip.seconds_audio)
-        return cls(path, media, n_text, clip.video is not None, clip.audio is not None, seconds)
+        return cls(path, media, n_text, clip.video is not None, clip.audio is not None)
 
 
 Features = tuple[torch.Tensor | None, npt.NDArray[np.float32] | None]
@@ -154,20 +151,41 @@ def _read_plainly(subject: Subject, factor: int) -> Features:
     return frames, sound
 
 
-@torch.inference_mode()
 def seats_run(loaded: LoadedModel, subject: Subject, selection: SelectionOptions) -> FileRun:
-    """Read, thin and prefill as ``seats ask`` does."""
-    model, media = loaded.model, subject.media
+    """From the file, as ``seats ask`` does."""
+    media = subject.media
+    return to_first_token(loaded, lambda: open_clip(subject.path, media), media, selection, subject.n_text)
+
+
+@torch.inference_mode()
+def to_first_token(
+    loaded: LoadedModel,
+    open_clip: Callable[[], Clip],
+    media: MediaOptions,
+    selection: SelectionOptions,
+    n_text: int,
+) -> FileRun:
+    """Read, thin and prefill.
+
+    Args:
+        loaded: The model.
+        open_clip: Opens the clip.
+        media: What of it is used.
+        selection: Which tokens stay.
+        n_text: Text tokens of the prompt.
+    """
+    model = loaded.model
     began = _now(model.devices)
-    read = read_clip(loaded, lambda: open_clip(subject.path, media), media, selection)
+    read = read_clip(loaded, open_clip, media, selection)
     watch = Stopwatch(model.devices)
-    layout = lay_out(read.shape, synthetic_prompt(model.spec, subject.n_text, read.shape), model.spec)
+    layout = lay_out(read.shape, synthetic_prompt(model.spec, n_text, read.shape), model.spec)
     encoded, method = with_text(model, layout, read.kept), method_for(loaded, read.plan, selection)
     with watch("prefill"):
         filled = prefill(model, layout, encoded, method, score_with=selection.score_with)
-    token = int(filled.logits.argmax())
+    int(filled.logits.argmax())
     whole = time.perf_counter() - began
-    return FileRun({**read.seconds, **watch.seconds, "first_token": whole}, layout.n_tokens, token)
+    seconds = {**read.seconds, **watch.seconds, "first_token": whole}
+    return FileRun(seconds, layout.n_tokens, len(encoded.index))
 
 
 @torch.inference_mode()
@@ -189,10 +207,10 @@ def stock_run(loaded: LoadedModel, subject: Subject, processor: StockProcessor, 
     inputs = model.stock_inputs(torch.from_numpy(layout.ids).to(device), patches, mel, video)
     with model.encoding, timed_towers(model, watch), watch("whole"):
         logits = model.thinker(**inputs).logits
-    token = int(logits[0, -1].argmax())
+    int(logits[0, -1].argmax())
     whole, seconds = time.perf_counter() - began, watch.seconds
     seconds["prefill"] = seconds.pop("whole") - seconds.get("encode", 0.0)
-    return FileRun({**seconds, "first_token": whole}, layout.n_tokens, token)
+    return FileRun({**seconds, "first_token": whole}, layout.n_tokens, layout.n_tokens)
 
 
 def _now(devices: list[torch.device]) -> float:

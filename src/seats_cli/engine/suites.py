@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from seats_cli.config import MediaOptions, SelectionOptions
-from seats_cli.engine.analytic import FULL, label_of, synthetic_prompt
+from seats_cli.engine.analytic import FULL, label_of
 from seats_cli.engine.answering import STATIC_STOCK, measure_answering
 from seats_cli.engine.benchmark import STOCK, Workbench, seats_lap, stock_lap
 from seats_cli.engine.encode import shrink_for
-from seats_cli.engine.end_to_end import Subject, seats_run, stock_reader, stock_run
+from seats_cli.engine.end_to_end import FileRun, Subject, seats_run, stock_reader, stock_run, to_first_token
 from seats_cli.engine.marks import model_info, versions
-from seats_cli.engine.prefill import prefill
-from seats_cli.engine.prepare import lay_out
-from seats_cli.engine.reading import method_for, read_clip
-from seats_cli.engine.stage_one import with_text
 from seats_cli.figures import Figure, Ratio, SuiteReport
 from seats_cli.media.cores import n_cores
 from seats_cli.media.held import HeldClip, hold, looped
@@ -26,7 +21,7 @@ from seats_cli.media.types import Clip
 from seats_cli.models.base import OmniModel
 from seats_cli.models.loading import LoadedModel
 from seats_cli.models.stock import StockProcessor
-from seats_cli.timing import PeakMemory, Stopwatch, alternate, synchronize
+from seats_cli.timing import PeakMemory, alternate
 
 OnRound = Callable[[str], None]
 
@@ -215,33 +210,13 @@ def answer(
     return Found(figures, ratios, said if static_stock else (*said, COMPILING))
 
 
-class Length(NamedTuple):
-    """A run on a clip of some length."""
-
-    seconds: dict[str, float]
-    n_bytes: int | None
-    tokens: int
-    kept: int
-
-
-@torch.inference_mode()
 def _length_run(
     loaded: LoadedModel, clip: HeldClip, media: MediaOptions, selection: SelectionOptions, n_text: int
-) -> Length:
-    model = loaded.model
-    with PeakMemory(model.devices) as peak:
-        synchronize(model.devices)
-        began = time.perf_counter()
-        read = read_clip(loaded, clip.again, media, selection)
-        watch = Stopwatch(model.devices)
-        layout = lay_out(read.shape, synthetic_prompt(model.spec, n_text, read.shape), model.spec)
-        encoded, method = with_text(model, layout, read.kept), method_for(loaded, read.plan, selection)
-        with watch("prefill"):
-            filled = prefill(model, layout, encoded, method, score_with=selection.score_with)
-        int(filled.logits.argmax())
-        whole = time.perf_counter() - began
-    seconds = {**read.seconds, **watch.seconds, "first_token": whole}
-    return Length(seconds, peak.n_bytes, layout.n_tokens, len(encoded.index))
+) -> tuple[FileRun, int | None]:
+    """And the peak memory in bytes."""
+    with PeakMemory(loaded.model.devices) as peak:
+        run = to_first_token(loaded, clip.again, media, selection, n_text)
+    return run, peak.n_bytes
 
 
 def lengths(
@@ -272,13 +247,13 @@ def lengths(
     runs = alternate(variants, *rounds)
     figures: list[Figure] = []
     for label, one in runs.items():
-        figures += _stages(label, [run.seconds for run in one], ("encode", "select", "prefill", "first_token"))
-        figures.append(Figure.of(label, "tokens", "tokens", [run.tokens for run in one]))
-        figures.append(Figure.of(label, "kept", "tokens", [run.kept for run in one]))
-        peaks = [run.n_bytes for run in one if run.n_bytes is not None]
+        figures += _stages(label, [run.seconds for run, _ in one], ("encode", "select", "prefill", "first_token"))
+        figures.append(Figure.of(label, "tokens", "tokens", [run.n_tokens for run, _ in one]))
+        figures.append(Figure.of(label, "kept", "tokens", [run.n_kept for run, _ in one]))
+        peaks = [n_bytes for _, n_bytes in one if n_bytes is not None]
         if peaks:
             figures.append(Figure.of(label, "memory", "bytes", peaks))
     shortest, longest = min(minutes), max(minutes)
-    per_minute = {n: [run.seconds["first_token"] / n for run in runs[f"{n} min"]] for n in (shortest, longest)}
+    per_minute = {n: [run.seconds["first_token"] / n for run, _ in runs[f"{n} min"]] for n in (shortest, longest)}
     name = f"time per minute of clip, {longest} min / {shortest} min"
     return Found(figures, [Ratio.of(name, per_minute[longest], per_minute[shortest])])
